@@ -1,0 +1,341 @@
+"""Who the agents are: `agents.yml` and personas, resolved under overrides into setups that are recorded on stacks.
+
+Knows files, tools by their specs, and blobs. Runs no agent; what it resolves is judged by nobody here.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from p2engine.agents.entries import AGENT_ID, AGENT_ID_WORDS, AgentEntry, Changes, ModelEntry, RuleAgentEntry
+from p2engine.agents.listing import RULE, Listing, check_names, read_listing
+from p2engine.agents.moves import DELEGATE, delegate_spec
+from p2engine.agents.personas import PLAIN, SHIPPED, Personas, stamp
+from p2engine.agents.rules import RuleAgent
+from p2engine.documents import did_you_mean
+from p2engine.domain.ids import AgentId, BlobRef
+from p2engine.domain.messages import ToolSpec
+from p2engine.domain.setup import Budget, DedupPolicy, RenderPolicy, Setup, ToolGrant
+from p2engine.errors import ConfigError, CorruptEntry, SetupError, UsageError
+from p2engine.ports import Agent, BlobStore
+from p2engine.positions import show
+
+KEPT_MAX = 1024  # resolved setups, and bodies by their refs, in memory; the oldest go first
+K = TypeVar("K")
+V = TypeVar("V")
+
+AgentFactory = Callable[[Setup], Agent]
+
+
+class Defaults(NamedTuple):
+    """What the settings say for every agent. supported_models: when given, no other model may be named."""
+
+    model: str
+    supported_models: Sequence[str] = ()
+    budget: Budget = Budget()
+    dedup: DedupPolicy = "none"
+
+
+class Tools(NamedTuple):
+    """The tools as the roster sees them.
+
+    spec: of a loaded one. known: every name that may stand in a configuration. withheld: name -> why no model gets it.
+    """
+
+    spec: Callable[[str], ToolSpec | None]
+    known: Callable[[], Collection[str]]
+    withheld: Mapping[str, str] = {}
+
+
+class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent as people see it. source: `file:line`. withheld: tool -> why its model does not get it."""
+
+    id: AgentId
+    source: str
+    type: str
+    model: str
+    persona: str
+    tools: tuple[str, ...]
+    withheld: dict[str, str]
+    delegates: tuple[AgentId, ...]
+    render: RenderPolicy
+    budget: Budget
+
+
+class _Resolved(NamedTuple):
+    """A setup before its bodies are stored. seen: the tools it came from; it holds while they are the same."""
+
+    setup: Setup
+    instructions: str
+    specs: tuple[ToolSpec, ...]
+    seen: tuple[tuple[str, ToolSpec | None], ...]
+    withheld: dict[str, str]
+
+
+class FileRoster:
+    """The port `Roster`, from `config/agents.yml` of a project, or the shipped agents where there is none.
+
+    factories: agent type -> who decides under a setup of that type; `llm` is one of them, `rule` is built in.
+    notes: what a person should be told of the files. Reads them at once; raises ConfigError or NotAvailable when they
+    are wrong.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: Path | None,
+        defaults: Defaults,
+        tools: Tools,
+        factories: Mapping[str, AgentFactory],
+        blobs: BlobStore,
+    ) -> None:
+        self._own = project / "config" / "agents.yml" if project else None
+        self._defaults = defaults
+        self._tools = tools
+        self._factories = factories
+        self._blobs = blobs
+        self._personas = Personas([*([project / "templates" / "personas"] if project else []), SHIPPED / "personas"])
+        self._kept: dict[tuple[AgentId, bytes], tuple[Setup, _Resolved]] = {}
+        self._bodies: dict[tuple[BlobRef | None, BlobRef | None], tuple[str, tuple[ToolSpec, ...]]] = {}
+        self._deciders: dict[Setup, Agent] = {}
+        self._broken: SetupError | None = None
+        self._path = self._own if self._own and stamp(self._own) else SHIPPED / "agents.yml"
+        self._stamp = stamp(self._path)
+        self._listing = self._read()
+        self.notes = list(self._warnings())
+
+    # Who there is
+
+    def agents(self) -> Sequence[AgentId]:
+        """Every agent, in the order of the file."""
+        return list(self._listing.agents)
+
+    def personas(self) -> list[str]:
+        """Every persona there is a file for, sorted."""
+        return self._personas.names()
+
+    def describe(self, agent: AgentId) -> AgentRow:
+        """An agent as people see it. Raises UsageError for an unknown one."""
+        entry = self._entry(agent, stand_in=False)
+        resolved = self._resolve(entry, Changes())
+        return AgentRow(
+            id=agent,
+            source=self._listing.agents[agent].source,
+            type=entry.type,
+            model=resolved.setup.model,
+            persona=resolved.setup.persona,
+            tools=tuple(grant.name for grant in resolved.setup.tools),
+            withheld=resolved.withheld,
+            delegates=resolved.setup.delegates,
+            render=resolved.setup.render,
+            budget=resolved.setup.budget,
+        )
+
+    def lacks(self, setup: Setup) -> tuple[str, ...]:
+        """The tools that the persona of a setup speaks of and its agent does not have; withheld ones aside."""
+        wants = self._personas.get(setup.persona).wants if setup.persona else ()
+        return tuple(name for name in wants if not setup.grant(name) and name not in self._tools.withheld)
+
+    # The port
+
+    async def setup(self, agent: AgentId, changes: Mapping[str, Any], *, stand_in: bool = False) -> Setup:
+        """The setup of `agent` under `changes`. Raises UsageError for an unknown agent, key, tool, persona or model.
+
+        stand_in: an unknown agent is the tool-less default one instead.
+        """
+        entry = self._entry(agent, stand_in=stand_in)
+        key = agent, _canonical(changes)
+        known = self._kept.get(key)
+        if known and all(self._spec(name) == spec for name, spec in known[1].seen):
+            return known[0]
+        resolved = self._resolve(entry, Changes.read(changes) if changes else Changes())
+        setup = await self._stored(resolved)
+        _keep(self._kept, key, (setup, resolved))
+        return setup
+
+    def agent(self, setup: Setup) -> Agent:
+        """The agent that decides under this setup. Raises UsageError when nobody of its type is here."""
+        decider = self._deciders.get(setup)
+        if decider is None:
+            decider = self._decider(setup)
+            _keep(self._deciders, setup, decider)
+        return decider
+
+    async def bodies(self, setup: Setup) -> tuple[str, tuple[ToolSpec, ...]]:
+        """The instructions and tool specs that a recorded setup names. Raises StoreError when they are lost."""
+        key = setup.instructions, setup.specs
+        known = self._bodies.get(key)
+        if known is None:
+            instructions = (await self._blobs.get(setup.instructions)).decode() if setup.instructions else ""
+            known = instructions, await self._specs(setup.specs) if setup.specs else ()
+            _keep(self._bodies, key, known)
+        return known
+
+    # Following the files
+
+    @property
+    def problems(self) -> tuple[SetupError, ...]:
+        """The files that broke since their last good version, which is still in force."""
+        return (*([self._broken] if self._broken else []), *self._personas.problems.values())
+
+    def refresh(self) -> list[str]:
+        """Read again what changed, tools aside. The files that are taken over; a broken one is among `problems`.
+
+        Tools come first: an agent may name one that is as new as itself.
+        """
+        taken = self._personas.refresh()
+        if self._own and self._path != self._own and stamp(self._own):
+            self._path = self._own
+        looked = stamp(self._path)
+        if looked != self._stamp or self._broken:
+            self._stamp = looked
+            try:
+                self._listing, self._broken = self._read(), None
+                taken.insert(0, self._listing.document.file)
+            except SetupError as problem:
+                self._broken = problem
+        if taken:
+            self._kept.clear()
+            self._deciders.clear()
+            self.notes = list(self._warnings())
+        return taken
+
+    def _read(self) -> Listing:
+        listing = read_listing(self._path, self._factories)
+        check_names(
+            listing,
+            tools=self._tools.known(),
+            models=self._defaults.supported_models,
+            check_persona=self._personas.get,
+        )
+        return listing
+
+    def _warnings(self) -> Iterator[str]:
+        for agent, listed in self._listing.agents.items():
+            entry = listed.entry
+            persona = entry.behavior_template if isinstance(entry, ModelEntry) else None
+            for tool in self._personas.get(persona).wants if persona else ():
+                if tool not in entry.tools:
+                    yield f"{listed.source}: persona {persona} wants the tool {tool}, which {agent} does not have"
+            if entry.delegates_to and DELEGATE not in entry.tools:
+                yield f"{listed.source}: {agent} has delegates_to but not the tool {DELEGATE}"
+
+    # Resolving
+
+    def _entry(self, agent: AgentId, *, stand_in: bool) -> AgentEntry:
+        listed = self._listing.agents.get(agent)
+        if listed:
+            return listed.entry
+        if not stand_in:
+            raise UsageError(f"no agent {show(agent)}{did_you_mean(agent, self._listing.agents)}")
+        if not AGENT_ID.fullmatch(agent):
+            raise UsageError(f"an agent's name has {AGENT_ID_WORDS}; this is {show(agent)}")
+        return ModelEntry(id=agent)
+
+    def _resolve(self, entry: AgentEntry, changes: Changes) -> _Resolved:
+        agent = AgentId(entry.id)
+        is_listed = agent in self._listing.agents
+        if changes.tools and not is_listed:
+            raise UsageError(f"agent {agent!r} is the default one, which has no tools", hint="list it in agents.yml")
+        names = entry.tools if changes.tools is None else changes.tools
+        delegates = self._listing.delegates(agent) if is_listed and DELEGATE in names else ()
+        seen = tuple((name, self._spec(name)) for name in names if name != DELEGATE)
+        withheld = {name: self._tools.withheld[name] for name in names if name in self._tools.withheld}
+        found = {name: spec for name, spec in seen if spec}
+        if delegates:
+            found[DELEGATE] = delegate_spec(delegates)
+        elif DELEGATE in names:
+            withheld[DELEGATE] = "there is no other agent to ask"
+        for name in names:
+            if name not in found and name not in withheld:
+                raise UsageError(f"no tool {show(name)}{did_you_mean(name, self._tools.known())}")
+        specs = tuple(found[name] for name in names if name in found)
+        setup = Setup(
+            agent=agent,
+            type=entry.type,
+            tools=tuple(_grant(spec) for spec in specs),
+            delegates=delegates,
+            budget=entry.budget.over(self._defaults.budget),
+            dedup=self._defaults.dedup,
+        )
+        if not isinstance(entry, ModelEntry):
+            return _Resolved(setup, "", specs, seen, withheld)
+        setup = replace(setup, **self._model_part(entry, changes))
+        return _Resolved(setup, self._instructions(setup, specs), specs, seen, withheld)
+
+    def _model_part(self, entry: ModelEntry, changes: Changes) -> dict[str, Any]:
+        supported = self._defaults.supported_models
+        if changes.model and supported and changes.model not in supported:
+            raise UsageError(f"no supported model {show(changes.model)}{did_you_mean(changes.model, supported)}")
+        return {
+            "model": changes.model or entry.llm_model or self._defaults.model,
+            "temperature": entry.temperature if changes.temperature is None else changes.temperature,
+            "top_p": entry.top_p if changes.top_p is None else changes.top_p,
+            "max_tokens": changes.max_tokens or entry.max_tokens,
+            "persona": changes.behavior or entry.behavior_template or "",
+            "render": changes.render_policy or entry.render_policy,
+        }
+
+    def _instructions(self, setup: Setup, specs: Sequence[ToolSpec]) -> str:
+        if not setup.persona:
+            return PLAIN.format(agent=setup.agent)
+        try:
+            return self._personas.get(setup.persona).render(setup.agent, specs, setup.delegates)
+        except ConfigError as error:
+            if error.file:
+                raise
+            raise UsageError(error.message) from None
+
+    def _spec(self, name: str) -> ToolSpec | None:
+        """What a model is told of a tool; None while it is withheld, or nowhere."""
+        return None if name in self._tools.withheld else self._tools.spec(name)
+
+    async def _stored(self, resolved: _Resolved) -> Setup:
+        """The setup with its bodies in the blob store."""
+        instructions = specs = None
+        if resolved.instructions:
+            instructions = await self._blobs.put(resolved.instructions.encode())
+        if resolved.specs:
+            specs = await self._blobs.put(msgspec.json.encode(resolved.specs, order="sorted"))
+        _keep(self._bodies, (instructions, specs), (resolved.instructions, resolved.specs))
+        return replace(resolved.setup, instructions=instructions, specs=specs)
+
+    async def _specs(self, ref: BlobRef) -> tuple[ToolSpec, ...]:
+        try:
+            return msgspec.json.decode(await self._blobs.get(ref), type=tuple[ToolSpec, ...])
+        except msgspec.DecodeError as error:
+            raise CorruptEntry(f"the tool specs {ref} cannot be read: {error}") from error
+
+    def _decider(self, setup: Setup) -> Agent:
+        if setup.type != RULE:
+            factory = self._factories.get(setup.type)
+            if factory is None:
+                raise UsageError(f"agent {setup.agent!r}: no type {show(setup.type)} is installed here")
+            return factory(setup)
+        listed = self._listing.agents.get(setup.agent)
+        if listed is None or not isinstance(listed.entry, RuleAgentEntry):
+            raise UsageError(f"agent {setup.agent!r} has no rules any more")
+        return RuleAgent(listed.entry)
+
+
+def _grant(spec: ToolSpec) -> ToolGrant:
+    return ToolGrant(spec.name, spec.repeat, spec.requires_approval, spec.dedup_ttl_s)
+
+
+def _canonical(changes: Mapping[str, Any]) -> bytes:
+    if not changes:
+        return b""
+    try:
+        return msgspec.json.encode(dict(changes), order="deterministic")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"override: {error}") from None
+
+
+def _keep(kept: dict[K, V], key: K, value: V) -> None:
+    """Add to a bounded dict; its oldest goes."""
+    if len(kept) >= KEPT_MAX:
+        del kept[next(iter(kept))]
+    kept[key] = value

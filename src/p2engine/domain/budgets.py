@@ -1,0 +1,60 @@
+"""What a turn may still spend. Derived from entries alone: no counter is shared, so parts always add up."""
+
+from typing import TypeVar
+
+from p2engine.domain.setup import Budget, Spent
+from p2engine.domain.stack import Stack
+from p2engine.limits import TURN_STEPS_MAX
+
+_N = TypeVar("_N", int, float)
+
+
+def limit_of(stack: Stack) -> Budget:
+    """The budget of the running turn: what the caller granted, within what the agent's own setup allows."""
+    own, granted = stack.setup.budget, stack.granted or Budget()
+    return Budget(
+        steps=_least(own.steps, granted.steps, TURN_STEPS_MAX),
+        tokens=_least(own.tokens, granted.tokens),
+        usd=_least(own.usd, granted.usd),
+        seconds=_least(own.seconds, granted.seconds),
+    )
+
+
+def remaining(limit: Budget, spent: Spent, elapsed_s: float) -> Budget:
+    """What is left of `limit`; never negative; None stays unbounded."""
+    return Budget(
+        steps=None if limit.steps is None else max(0, limit.steps - spent.steps),
+        tokens=None if limit.tokens is None else max(0, limit.tokens - spent.tokens),
+        usd=None if limit.usd is None else max(0.0, limit.usd - spent.usd),
+        seconds=None if limit.seconds is None else max(0.0, limit.seconds - elapsed_s),
+    )
+
+
+def carve(left: Budget, parts: int) -> Budget:
+    """An equal part of what is left for each of `parts` delegates and one for the caller; time runs for all alike."""
+    return Budget(
+        steps=None if left.steps is None else left.steps // (parts + 1),
+        tokens=None if left.tokens is None else left.tokens // (parts + 1),
+        usd=None if left.usd is None else left.usd / (parts + 1),
+        seconds=left.seconds,
+    )
+
+
+def spent_out(stack: Stack, at: float) -> str:
+    """Which bound of the turn's budget is reached, in words; empty while none is."""
+    limit = limit_of(stack)
+    left = remaining(limit, stack.spent, at - stack.turn_at)
+    if left.steps == 0:
+        return f"{limit.steps} steps in one turn"
+    if left.tokens == 0:
+        return f"{limit.tokens} tokens in one turn"
+    if left.usd is not None and limit.usd is not None and left.usd <= 0:
+        return f"{limit.usd:g} USD in one turn"
+    if left.seconds is not None and limit.seconds is not None and left.seconds <= 0:
+        return f"{limit.seconds:g} seconds in one turn"
+    return ""
+
+
+def _least(*bounds: _N | None) -> _N | None:
+    known = [bound for bound in bounds if bound is not None]
+    return min(known) if known else None

@@ -1,0 +1,216 @@
+"""What is written and what is read back: commits, facts, branches, batches, events. Values only.
+
+A row of the log is either a Commit (a stack grew: the entries are the events) or a Fact (anything else that happened).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from p2engine.domain.effects import AnyEffect
+from p2engine.domain.ids import AgentId, BlobRef, ConversationId, EffectId, OwnerId, StackRef
+from p2engine.domain.messages import Usage
+from p2engine.domain.states import AnyState
+
+
+class Cursor(NamedTuple):
+    """A place in the one log: a row, and an event within it. (0, 0) is before everything."""
+
+    row: int = 0
+    item: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.row}.{self.item}"
+
+
+class Commit(msgspec.Struct, frozen=True, array_like=True):
+    """One row: what one outcome put on a stack, and what the machine said next, written together.
+
+    at: recorded time, Unix seconds. cause: the effect that came back, or who spoke (`user`, `engine`, …).
+    states[:outcomes] came back; the rest is what the machine said. versions: (codec, machine, renderer).
+    safe: lengths, relative to the row's seq, at which nothing is open; safe_before: the last such length before it.
+    """
+
+    at: float
+    cause: str
+    states: tuple[AnyState, ...]
+    outcomes: int
+    usage: Usage | None = None
+    versions: tuple[int, int, int] = (1, 1, 1)
+    safe: tuple[int, ...] = ()
+    safe_before: int = 0
+
+
+class Placed(NamedTuple):
+    """A commit where it stands: the branch that wrote it and the index of its first entry on the lineage.
+
+    A commit that a fork cut in two is placed with only the states below the cut.
+    """
+
+    ref: StackRef
+    seq: int
+    commit: Commit
+
+
+class Fact(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Something that happened beside the stacks. Written once by `id`; a second one of that id is dropped.
+
+    ref: the stack it is about, if any.
+    """
+
+    id: str
+    kind: str
+    cause: str
+    at: float
+    conversation: ConversationId | None = None
+    ref: StackRef | None = None
+    body: dict[str, Any] = {}
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """A tree of stacks. `agent` owns the root stack; `current` is the branch of it that people talk to."""
+
+    id: ConversationId
+    name: str
+    agent: AgentId
+    current: StackRef
+    created_at: float
+    group: str | None = None
+
+
+class Branch(msgspec.Struct, frozen=True, kw_only=True):
+    """A path through the tree: the first `at` entries of `parent`, then its own.
+
+    delegate: opened by an AgentCall (effect id), so not one that people chose.
+    """
+
+    ref: StackRef
+    conversation: ConversationId
+    agent: AgentId
+    name: str
+    parent: StackRef | None = None
+    at: int = 0
+    created_at: float = 0.0
+    delegate: EffectId | None = None
+
+
+class StackWrite(msgspec.Struct, frozen=True):
+    """Grow one stack: refused with HeadMoved unless it is `head` entries long."""
+
+    ref: StackRef
+    head: int
+    commit: Commit
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one decision writes in one conversation, all or nothing.
+
+    settles: effects whose outcome this is; AlreadySettled unless all are still owed.
+    needs: effects that must still be owed, and stay so. starts: never-repeat effects that begin to run now.
+    drops: effects to forget if they are still owed. owner: who will run `effects` (born owned), or None: whoever
+    claims them. current: make this branch the one people talk to.
+    """
+
+    conversation: ConversationId
+    writes: tuple[StackWrite, ...] = ()
+    settles: tuple[EffectId, ...] = ()
+    needs: tuple[EffectId, ...] = ()
+    drops: tuple[EffectId, ...] = ()
+    starts: tuple[EffectId, ...] = ()
+    effects: tuple[AnyEffect, ...] = ()
+    owner: OwnerId | None = None
+    opens: Conversation | None = None
+    branches: tuple[Branch, ...] = ()
+    current: StackRef | None = None
+    facts: tuple[Fact, ...] = ()
+
+
+class Written(NamedTuple):
+    """A batch is durable (as durable as the store was told to be). row: the last row of the log it made, or 0."""
+
+    row: int
+
+
+class Claimed(NamedTuple):
+    """An effect taken over. tries: take-overs so far, this one included. started: a never-repeat effect had begun.
+
+    commits: what the stack gained since the length the claimer knew.
+    """
+
+    effect: AnyEffect
+    tries: int
+    started: bool
+    commits: Sequence[Placed]
+
+
+class Wake(NamedTuple):
+    """Job: let this stack take its next step."""
+
+    ref: StackRef
+
+
+class Perform(NamedTuple):
+    """Job: do this effect. `kind` is the effect's tag; it only picks a queue."""
+
+    effect: EffectId
+    kind: str = ""
+
+
+Job = Wake | Perform
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events. kinds: exact names or prefixes ending in `.`; before/after bound the cursor (exclusive).
+
+    newest: the last `limit` that match rather than the first; either way they come oldest first.
+    """
+
+    conversation: ConversationId | None = None
+    ref: StackRef | None = None
+    agent: AgentId | None = None
+    kinds: tuple[str, ...] = ()
+    after: Cursor = Cursor()
+    before: Cursor | None = None
+    since: float | None = None
+    limit: int = 100
+    newest: bool = False
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened. For an entry, `id` is `ref:index` and body its state; else the fact's id and body."""
+
+    cursor: Cursor
+    id: str
+    kind: str
+    cause: str
+    at: float
+    conversation: ConversationId | None = None
+    agent: AgentId | None = None
+    branch: str | None = None
+    ref: StackRef | None = None
+    index: int | None = None
+    group: str | None = None
+    body: Mapping[str, Any] = {}
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """A named body saved by a tool or an agent, by content hash."""
+
+    name: str
+    blob: BlobRef
+    bytes: int
+    media: str = "text/plain"
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """An evaluator's judgement of `subject` (an event id). score is in 0..1; None is undecided."""
+
+    evaluator: str
+    version: str
+    subject: str
+    score: float | None = None
+    label: str = ""
+    status: Literal["scored", "undecided", "error"] = "scored"
+    metrics: dict[str, float] = {}
+    comment: str = ""

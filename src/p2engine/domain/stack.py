@@ -1,0 +1,360 @@
+"""What one agent has lived through on one branch: a fold over entries that keeps its derived facts.
+
+Knows how an entry changes the facts, never what to do next. A step costs the same at entry 10 and at entry 10,000:
+nothing here walks the history. Versions of a stack share one list of rendered messages; a version owns a prefix of it.
+"""
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from p2engine.domain.effects import Cancel
+from p2engine.domain.ids import AgentId, StackRef, WaitKey, child_ref, effect_id
+from p2engine.domain.messages import Fragment, Message, ToolUse, Usage, fragment
+from p2engine.domain.records import Placed
+from p2engine.domain.setup import Budget, Setup, Spent
+from p2engine.domain.states import (
+    SUCCESSORS,
+    AgentCall,
+    AgentResult,
+    AnyState,
+    AssistantMessage,
+    Caller,
+    Finished,
+    Override,
+    Pending,
+    State,
+    ToolCall,
+    ToolResult,
+    UserInputRequest,
+    UserMessage,
+    UserResponse,
+    Waiting,
+    name_of,
+)
+from p2engine.errors import IllegalTransition
+
+Call = ToolCall | AgentCall | UserInputRequest
+Sent = tuple[Call, int]  # a call and the entry that decided it
+
+_ONE_STEP = Spent(steps=1)
+_FAILED = frozenset({"error", "denied", "timeout", "interrupted"})
+
+_canonical = msgspec.json.Encoder(order="sorted").encode
+
+
+def call_digest(name: str, arguments: dict[str, Any] | str) -> str:
+    """A short digest of a call by what it does: equal calls have equal digests."""
+    return blake2b(_canonical([name, arguments]), digest_size=8).hexdigest()
+
+
+class Stack:
+    """One version of a stack. `push` changes it: whoever decides works on a `copy`.
+
+    head: entries so far. ground: the last state that counts for legality. open: what is waited for, by position.
+    calls: calls without an answer, by call_id. unsent: calls decided and not yet waited for. late: messages that
+    arrived inside an open wait. children: per agent, where its last-decided call with a child stands, and that child.
+    safe: the last length at which nothing was open. bytes_n: roughly what the rendered messages take in memory.
+    """
+
+    __slots__ = (
+        "agent",
+        "approved",
+        "at",
+        "base",
+        "bytes_n",
+        "caller",
+        "calls",
+        "children",
+        "draft",
+        "granted",
+        "ground",
+        "head",
+        "late",
+        "locks",
+        "messages",
+        "messages_n",
+        "open",
+        "overrides",
+        "ref",
+        "reply",
+        "rounds",
+        "safe",
+        "seen",
+        "setup",
+        "spent",
+        "thinking",
+        "turn",
+        "turn_at",
+        "unsent",
+        "usage",
+    )
+
+    def __init__(self, ref: StackRef, agent: AgentId, *, base: int = 0) -> None:
+        self.ref = ref
+        self.agent = agent
+        self.base = base  # entries below this are inherited from the parent branch: their caller is not ours
+        self.head = 0
+        self.at = 0.0
+        self.ground: AnyState | None = None
+        self.open: dict[WaitKey, Pending] = {}
+        self.calls: dict[str, Sent] = {}
+        self.approved: frozenset[str] = frozenset()
+        self.unsent: tuple[Call, ...] = ()
+        self.late: tuple[UserMessage, ...] = ()
+        self.draft: tuple[str, tuple[ToolUse, ...]] | None = None
+        self.messages: list[Fragment] = []
+        self.messages_n = 0
+        self.bytes_n = 0
+        self.reply = ""
+        self.caller: Caller | None = None
+        self.granted: Budget | None = None
+        self.children: dict[AgentId, tuple[int, tuple[StackRef, int]]] = {}
+        self.seen: dict[str, tuple[int, float]] = {}
+        self.setup: Setup = Setup(agent=agent)
+        self.thinking: Setup = self.setup
+        self.overrides: dict[str, Any] = {}
+        self.locks: frozenset[str] = frozenset()
+        self.turn = 0
+        self.turn_at = 0.0
+        self.rounds = 0
+        self.spent = Spent()
+        self.usage: Usage | None = None
+        self.safe = 0
+
+    def copy(self) -> "Stack":
+        """A version of its own: sharing what is never changed in place, copying what is."""
+        twin = Stack.__new__(Stack)
+        for name in Stack.__slots__:
+            setattr(twin, name, getattr(self, name))
+        twin.open = self.open.copy()
+        twin.calls = self.calls.copy()
+        return twin
+
+    # What is asked of a stack
+
+    @property
+    def is_resting(self) -> bool:
+        """Nothing is owed here: empty, finished, or cut where nothing was open."""
+        return not self.open and not self.unsent
+
+    @property
+    def fragments(self) -> Sequence[Fragment]:
+        """The rendered messages, oldest first, without those that arrived inside an open wait."""
+        return self.messages if len(self.messages) == self.messages_n else self.messages[: self.messages_n]
+
+    @property
+    def children_open(self) -> list[Cancel]:
+        """A Cancel, without its final id, for each child that is still awaited."""
+        return [
+            Cancel(id=effect_id(self.ref, *key), child=child_ref(effect_id(self.ref, *key)))
+            for key, pending in self.open.items()
+            if pending.what == "agent"
+        ]
+
+    # The fold
+
+    def fork(self, ref: StackRef, agent: AgentId | None = None) -> "Stack":
+        """This stack as the start of a branch: everything up to here is inherited, the caller is not."""
+        twin = self.copy()
+        twin.ref, twin.base, twin.caller, twin.granted = ref, self.head, None, None
+        twin.agent = agent or self.agent
+        return twin
+
+    def place(self, placed: Placed) -> None:
+        """Fold one stored commit."""
+        commit = placed.commit
+        if placed.seq != self.head:
+            raise IllegalTransition(
+                f"commit at {placed.seq} of {placed.ref!r} folded onto a stack of {self.head} entries"
+            )
+        for number, state in enumerate(commit.states):
+            self.push(state, at=commit.at, usage=commit.usage if number == 0 else None)
+
+    def place_all(self, commits: Iterable[Placed]) -> "Stack":
+        for placed in commits:
+            self.place(placed)
+        return self
+
+    def push(self, state: AnyState, *, at: float, usage: Usage | None = None) -> None:
+        """Add one entry. Raises IllegalTransition where the successor table does not allow it on this ground."""
+        inside = bool(self.open) and isinstance(state, UserMessage)
+        if not inside and not isinstance(state, Override):
+            if type(state) not in SUCCESSORS[type(self.ground) if self.ground is not None else None]:
+                raise IllegalTransition(
+                    f"{name_of(state)} after {name_of(self.ground)} at entry {self.head} of {self.ref!r}"
+                )
+            self.ground = state
+        if usage is not None:
+            self._spend(usage)
+        self._apply(state, at, self._answer(state))
+        self.at = at
+        self.head += 1
+        if not self.open and not self.unsent and not self.calls:
+            self.safe = self.head
+
+    def _answer(self, state: AnyState) -> Sent | None:
+        """Close what this state answers: a model by position, a call by its call_id. Returns the call."""
+        match state:
+            case ToolResult() | AgentResult() | UserResponse():
+                for key, pending in self.open.items():
+                    if pending.call_id == state.call_id:
+                        del self.open[key]
+                        break
+                self.unsent = tuple(call for call in self.unsent if call.call_id != state.call_id)
+                sent = self.calls.get(state.call_id)
+                if sent and not (isinstance(state, UserResponse) and isinstance(sent[0], ToolCall)):
+                    del self.calls[state.call_id]
+                return sent
+            case AssistantMessage() | ToolCall() | AgentCall() | UserInputRequest() if self.open:
+                self.open = {key: pending for key, pending in self.open.items() if pending.what != "think"}
+            case Finished():
+                self.open = {}
+            case _:
+                pass
+        return None
+
+    def _apply(self, state: AnyState, at: float, sent: Sent | None) -> None:
+        match state:
+            case UserMessage():
+                self._hear(state, at)
+            case AssistantMessage():
+                self.reply = state.text
+                self.draft = (state.text, ())
+            case ToolCall() | AgentCall() | UserInputRequest():
+                self._decide(state, at)
+            case ToolResult():
+                self._hear_tool(state, sent)
+            case AgentResult():
+                self._hear_child(state, sent)
+            case UserResponse():
+                self._hear_person(state, sent)
+            case Waiting():
+                self._wait(state)
+            case Finished():
+                self._end()
+            case Override():
+                self._override(state)
+
+    def _hear(self, state: UserMessage, at: float) -> None:
+        if self.open:
+            self.late += (state,)
+            return
+        self._flush()
+        self._say(Message(role="user", text=state.text))
+        self._start_turn(state, at)
+
+    def _start_turn(self, state: UserMessage, at: float) -> None:
+        self.turn += 1
+        self.turn_at = at
+        self.rounds = 0
+        self.spent = Spent()
+        self.reply = ""
+        if self.head >= self.base:
+            self.caller = state.caller
+            self.granted = state.grant
+
+    def _decide(self, state: Call, at: float) -> None:
+        text, uses = self.draft or ("", ())
+        self.calls[state.call_id] = (state, self.head)
+        self.unsent += (state,)
+        match state:
+            case ToolCall():
+                self.draft = (text, (*uses, ToolUse(state.call_id, state.tool, state.arguments)))
+                if self.setup.dedup != "none":
+                    digest = call_digest(state.tool, state.arguments)
+                    self.seen = {**self.seen, digest: (self.seen.get(digest, (0, 0.0))[0] + 1, at)}
+            case AgentCall() if state.note:
+                pass
+            case AgentCall():
+                arguments = {"agent_id": state.agent, "message": state.message}
+                self.draft = (text, (*uses, ToolUse(state.call_id, "delegate", arguments)))
+            case UserInputRequest():
+                self.draft = (text, (*uses, ToolUse(state.call_id, "ask_human", {"question": state.question})))
+
+    def _hear_tool(self, state: ToolResult, sent: Sent | None) -> None:
+        self._flush()
+        self._say(Message(role="tool", text=state.content, call_id=state.call_id))
+        if state.status != "skipped":
+            self.spent = self.spent.plus(_ONE_STEP)
+        if self.seen and sent and isinstance(sent[0], ToolCall) and state.status in _FAILED:
+            digest = call_digest(sent[0].tool, sent[0].arguments)  # a failed call does not count as done
+            count, at = self.seen.get(digest, (0, 0.0))
+            self.seen = {**self.seen, digest: (max(0, count - 1), at)}
+
+    def _hear_child(self, state: AgentResult, sent: Sent | None) -> None:
+        self._flush()
+        if sent and isinstance(sent[0], AgentCall) and sent[0].note:
+            self._say(Message(role="user", text=f"[{state.agent}] {state.content}"))
+        else:
+            self._say(Message(role="tool", text=state.content, call_id=state.call_id))
+        decided = sent[1] if sent else self.head
+        if state.child is not None and decided >= self.children.get(state.agent, (-1, None))[0]:
+            self.children = {**self.children, state.agent: (decided, state.child)}
+        self.spent = self.spent.plus(state.spent).plus(_ONE_STEP)
+
+    def _hear_person(self, state: UserResponse, sent: Sent | None) -> None:
+        if sent and isinstance(sent[0], ToolCall):  # an approval: the call may be sent now
+            self.approved |= {state.call_id}
+            self.unsent += (sent[0],)
+        else:
+            self._flush()
+            self._say(Message(role="tool", text=state.text, call_id=state.call_id))
+
+    def _wait(self, state: Waiting) -> None:
+        self._flush()
+        self.open.update({(self.head, pending.slot): pending for pending in state.on})
+        self.unsent = ()
+        if any(pending.what == "think" for pending in state.on):
+            self._hear_late()
+            self.rounds += 1
+            self.thinking = self.setup
+            self.approved = frozenset()
+
+    def _hear_late(self) -> None:
+        for message in self.late:
+            self._say(Message(role="user", text=message.text))
+        self.late = ()
+
+    def _end(self) -> None:
+        self._flush()
+        for call, _ in self.calls.values():
+            if not (isinstance(call, AgentCall) and call.note):
+                self._say(Message(role="tool", text="[no result: the turn ended first]", call_id=call.call_id))
+        self._hear_late()
+        self.calls = {}
+        self.unsent = ()
+        self.approved = frozenset()
+
+    def _override(self, state: Override) -> None:
+        self.overrides = {**self.overrides, **state.changes}
+        self.locks |= set(state.locks)
+        if state.setup is not None:
+            self.setup = state.setup
+
+    def _spend(self, usage: Usage) -> None:
+        self.usage = usage
+        self.spent = self.spent.plus(usage.spent)
+
+    def _flush(self) -> None:
+        """An assistant message is complete once something else follows: its text and its calls are one message."""
+        if self.draft is not None:
+            text, uses = self.draft
+            self.draft = None
+            self._say(Message(role="assistant", text=text, calls=uses))
+
+    def _say(self, message: Message) -> None:
+        if len(self.messages) != self.messages_n:  # another version extended the shared list: take a copy, once
+            self.messages = self.messages[: self.messages_n]
+        before = self.messages[-1].digest if self.messages else b""
+        added = fragment(message, before)
+        self.messages.append(added)
+        self.bytes_n += 2 * len(added.wire)
+        self.messages_n += 1
+
+
+def legal(ground: State | None, state: State) -> bool:
+    """Whether the successor table lets `state` stand on `ground`."""
+    return isinstance(state, Override) or type(state) in SUCCESSORS[type(ground) if ground is not None else None]

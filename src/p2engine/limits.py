@@ -1,0 +1,47 @@
+"""Every bound in one place, with its unit and its reason. Knows numbers only."""
+
+from typing import Final
+
+# The machine
+ROUNDS_MAX: Final = 50  # model calls in one turn before it ends with `budget`
+CALLS_PER_REPLY_MAX: Final = 64  # tool calls and delegations in one model reply; the rest are refused
+FAN_OUT_MAX: Final = 16  # delegations in one model reply
+DELEGATION_DEPTH_MAX: Final = 8  # a delegates to b delegates to c …
+TURN_STEPS_MAX: Final = 400  # outcomes (model replies, tool and agent results) in one turn, children included
+TRIES_MAX: Final = 5  # take-overs of one effect before it settles as poison
+
+# Sizes, in bytes of UTF-8
+MESSAGE_BYTES_MAX: Final = 1024 * 1024  # one user message
+REPLY_BYTES_MAX: Final = 1024 * 1024  # one model reply
+ARGUMENTS_BYTES_MAX: Final = 256 * 1024  # the arguments of one call
+TOOL_RESULT_BYTES_MAX: Final = 256 * 1024  # one result shown to a model; more is cut, and says so
+ARTIFACT_BYTES_MAX: Final = 64 * 1024 * 1024  # one artifact or blob
+NAME_BYTES_MAX: Final = 120  # names of conversations, branches, agents, tools, artifacts
+CONFIG_FILE_BYTES_MAX: Final = 1024 * 1024  # one configuration or project file
+
+# Attempts
+TOOL_TIMEOUT_S: Final = 60.0  # one attempt of one tool, unless the tool says otherwise
+MODEL_TIMEOUT_S: Final = 120.0  # one attempt of one model call
+MODEL_ATTEMPTS_MAX: Final = 5  # attempts of one model call, the first included
+RETRY_WAIT_INITIAL_S: Final = 0.5
+RETRY_WAIT_MAX_S: Final = 30.0
+RETRY_AFTER_MAX_S: Final = 120.0  # a provider that asks for more is an error, not a wait
+
+# The runtime
+CONCURRENT_EFFECTS_MAX: Final = 1000  # effects in flight in one process
+BLOCKING_TOOLS_MAX: Final = 32  # threads for `def` tools
+MODEL_CONCURRENCY_MAX: Final = 100  # model calls in flight per provider
+STACK_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024  # rendered stacks kept in memory; idle ones go first
+TOOL_CACHE_ENTRIES_MAX: Final = 1024  # results kept for tools with cache_ttl
+SWEEP_PERIOD_S: Final = 2.0  # how often the sweeper looks for what a dead process left
+SWEEP_JOBS_MAX: Final = 500  # jobs one sweep hands out
+RELEASES_MAX: Final = 3  # how often an effect whose tool is not loaded here is handed back before it fails
+FOLLOW_PERIOD_S: Final = 0.25  # how often somebody who waits for a reply looks for what another process wrote
+SHUTDOWN_GRACE_S: Final = 5.0  # how long running effects may end by themselves at close
+
+# The store
+GROUP_COMMIT_MAX: Final = 16  # batches in one flushed commit
+TAIL_ROWS_MAX: Final = 500  # rows in one short read of a tail
+QUERY_EVENTS_MAX: Final = 10_000  # events one query returns
+BUSY_WAIT_S: Final = 15.0  # how long a write waits for another process before StoreBusy
+BLOB_AGE_MIN_S: Final = 3600.0  # unreferenced blobs younger than this are kept

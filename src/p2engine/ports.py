@@ -1,0 +1,249 @@
+"""Every door in the house: what P2Engine asks of the world, and nothing about how.
+
+Each port has a contract suite in `p2engine.testing.contracts` that every driver of it passes.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from p2engine.domain.decisions import Decision, ToolOutcome
+from p2engine.domain.ids import AgentId, BlobRef, ConversationId, EffectId, OwnerId, StackRef
+from p2engine.domain.messages import Fragment, ModelReply, ModelRequest, ToolSpec
+from p2engine.domain.records import (
+    Artifact,
+    Batch,
+    Branch,
+    Claimed,
+    Conversation,
+    Cursor,
+    Event,
+    Job,
+    Placed,
+    Query,
+    Written,
+)
+from p2engine.domain.setup import Setup
+
+OnText = Callable[[str], None]
+"""Called with each piece of text as a model streams it."""
+
+
+class Store(Protocol):
+    """Remembers stacks, owed effects and events. One write door."""
+
+    async def load(self, ref: StackRef, *, since: int = 0) -> Sequence[Placed]:
+        """The commits of a stack from entry `since` on, lineage included, oldest first. Unknown ref: UsageError."""
+        ...
+
+    async def write(self, batch: Batch) -> Written:
+        """All or nothing. Raises HeadMoved, AlreadySettled, NameTaken, StoreBusy."""
+        ...
+
+    async def claim(self, effect: EffectId, owner: OwnerId, *, since: int = 0) -> Claimed | None:
+        """Take an owed effect that no living owner but `owner` holds; None when there is nothing to take."""
+        ...
+
+    async def due(self, *, limit: int) -> Sequence[Job]:
+        """Owed effects that no living process holds, oldest first."""
+        ...
+
+    async def owed(self, ref: StackRef) -> Sequence[EffectId]:
+        """What this stack still owes."""
+        ...
+
+    async def events(self, query: Query) -> Sequence[Event]:
+        """The events that match, oldest first. Raises Pruned for a cursor below what is kept."""
+        ...
+
+    def tail(self, after: Cursor | None = None) -> AsyncIterator[Event]:
+        """Every event after the cursor (None: from now on), without gaps, for ever. Raises Pruned as `events`."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Catalogue(Protocol):
+    """The same driver seen as a directory: which conversations and branches there are."""
+
+    async def conversations(self, *, prefix: str = "", limit: int = 1000) -> Sequence[Conversation]:
+        """Conversations whose name or id starts with `prefix`, newest first; an exact name comes alone."""
+        ...
+
+    async def conversation(self, id: ConversationId) -> Conversation | None: ...
+
+    async def branch(self, ref: StackRef) -> Branch | None: ...
+
+    async def branches(self, conversation: ConversationId, *, delegates: bool = False) -> Sequence[Branch]:
+        """The branches of a conversation, oldest first; those that delegations opened only when asked for."""
+        ...
+
+    async def head(self, ref: StackRef) -> int:
+        """How many entries the stack has, lineage included."""
+        ...
+
+    async def cut(self, ref: StackRef, length: int) -> int:
+        """The greatest length ≤ `length` at which nothing is open on this stack. O(1)."""
+        ...
+
+
+class Archive(Store, Catalogue, Protocol):
+    """What a store driver implements, and what the engine holds."""
+
+
+class Dispatcher(Protocol):
+    """Gets jobs run, at least once, somewhere, soon. May lose, repeat and reorder them."""
+
+    async def submit(self, *jobs: Job) -> None: ...
+
+    async def aclose(self) -> None:
+        """Stop taking jobs, let those that run end within the grace period, then cancel them."""
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """One provider. Raises ModelError."""
+
+    async def complete(self, request: ModelRequest, *, on_text: OnText | None = None) -> ModelReply: ...
+
+
+class AgentView(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent sees when it decides. The fragments are rendered; instructions and tools are resolved."""
+
+    agent: AgentId
+    conversation: ConversationId
+    ref: StackRef
+    effect: EffectId
+    setup: Setup
+    fragments: Sequence[Fragment]
+    instructions: str = ""
+    tools: tuple[ToolSpec, ...] = ()
+    max_tokens: int | None = None
+    on_text: OnText | None = None
+
+
+class Agent(Protocol):
+    """Given what it has lived through, what does it do next? Raises ModelError when it cannot say."""
+
+    async def decide(self, view: AgentView) -> Decision: ...
+
+
+class Artifacts(Protocol):
+    """The named bodies of one conversation, as one tool call sees them. What is saved is settled with its result."""
+
+    async def save(self, name: str, content: str | bytes, *, media: str = "text/plain") -> Artifact: ...
+
+    async def read(self, name: str) -> bytes:
+        """The newest body of that name. Raises ToolError when there is none."""
+        ...
+
+    async def list(self, prefix: str = "") -> Sequence[Artifact]: ...
+
+
+class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls, on whose behalf, and under which key. Passed beside the arguments; never set from them."""
+
+    conversation: ConversationId
+    agent: AgentId
+    branch: StackRef
+    call_id: str
+    idempotency_key: EffectId
+    artifacts: Artifacts
+
+
+class Tool(Protocol):
+    """A function with a name. Arguments come validated as a JSON object; errors are ToolError."""
+
+    @property
+    def spec(self) -> ToolSpec: ...
+
+    async def __call__(self, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome: ...
+
+
+class ToolRunner(Protocol):
+    """Runs one tool call: validation, cache, time-out, retries. A failure is an outcome, never an exception."""
+
+    def has(self, name: str) -> bool:
+        """Whether the tool is loaded here."""
+        ...
+
+    async def __call__(self, name: str, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome: ...
+
+
+class BlobStore(Protocol):
+    """Bodies by content hash."""
+
+    async def put(self, body: bytes) -> BlobRef:
+        """Store once; the same body again is the same ref. Raises UsageError above ARTIFACT_BYTES_MAX."""
+        ...
+
+    async def get(self, ref: BlobRef) -> bytes:
+        """Raises StoreError when it is missing or its bytes do not match its name."""
+        ...
+
+    async def has(self, ref: BlobRef) -> bool: ...
+
+
+class Limiter(Protocol):
+    """Concurrency and rate per provider."""
+
+    async def acquire(self, provider: str) -> None: ...
+
+    def release(self, provider: str) -> None: ...
+
+    def pause(self, provider: str, seconds: float) -> None:
+        """The provider asked for a rest: hold new calls back for that long."""
+        ...
+
+
+class EventSink(Protocol):
+    """Watches. Can neither slow nor stop what it watches."""
+
+    async def emit(self, event: Event) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+
+class Ids(Protocol):
+    """A source of random names, so that a simulation can repeat itself."""
+
+    def branch(self) -> StackRef: ...
+
+    def conversation(self) -> ConversationId: ...
+
+    def fact(self) -> str: ...
+
+
+class Roster(Protocol):
+    """Who the agents are: live configuration, resolved into recorded setups."""
+
+    def agents(self) -> Sequence[AgentId]: ...
+
+    async def setup(self, agent: AgentId, changes: Mapping[str, Any], *, stand_in: bool = False) -> Setup:
+        """The setup of `agent` under `changes` (override keys). Raises UsageError for an unknown agent or key.
+
+        stand_in: an unknown agent is the tool-less default one instead (for `chat with ANYNAME`, and nothing else).
+        """
+        ...
+
+    def agent(self, setup: Setup) -> Agent:
+        """The agent that decides under this setup."""
+        ...
+
+    async def bodies(self, setup: Setup) -> tuple[str, tuple[ToolSpec, ...]]:
+        """The instructions and tool specs that a recorded setup names."""
+        ...
+
+
+class Toolbox(Protocol):
+    """The tools that are loaded here."""
+
+    def get(self, name: str) -> Tool | None: ...

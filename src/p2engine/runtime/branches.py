@@ -1,0 +1,158 @@
+"""Time travel: fork, rewind, checkout. A fork is a parent and a number; nothing is copied and nothing is erased."""
+
+from typing import Any
+
+import msgspec
+
+from p2engine.domain.ids import MAIN, StackRef
+from p2engine.domain.machine import end
+from p2engine.domain.records import Batch, Branch, Conversation, Fact
+from p2engine.domain.states import ToolCall, ToolResult
+from p2engine.errors import UsageError
+from p2engine.limits import NAME_BYTES_MAX
+from p2engine.runtime.turn import commit, hand_out
+from p2engine.runtime.world import World
+
+
+class Forked(msgspec.Struct, frozen=True, kw_only=True):
+    """A branch that was made. asked: the length wanted; at: the length it has, moved back where `asked` lay inside
+    an open wait. left_behind: side effects after the cut that happened in the world and stay so."""
+
+    branch: Branch
+    asked: int
+    at: int
+    left_behind: tuple[str, ...] = ()
+
+
+def checked_name(name: str, what: str) -> str:
+    """`name`, if it can name a conversation or branch. Raises UsageError."""
+    if not name.strip():
+        raise UsageError(f"a {what} needs a name that is not empty")
+    if len(name.encode()) > NAME_BYTES_MAX:
+        raise UsageError(f"a {what} name has at most {NAME_BYTES_MAX} bytes; this one has {len(name.encode())}")
+    if not name.isprintable():
+        raise UsageError(f"a {what} name has no control characters: {name[:40]!r}")
+    return name
+
+
+async def length_at(world: World, ref: StackRef, index: int, name: str) -> int:
+    """How many entries stay when 0…index do; a negative index counts from the end. Raises UsageError."""
+    head = await world.store.head(ref)
+    length = index + 1 if index >= 0 else head + index + 1
+    if not 0 < length <= head:
+        has = f"it has {head} entries, 0…{head - 1}" if head else "it has no entries yet"
+        raise UsageError(f"no entry {index} in {name!r}: {has}")
+    return length
+
+
+async def fork(
+    world: World, conversation: Conversation, source: Branch, length: int, name: str, *, checkout: bool
+) -> Forked:
+    """A new branch of the first `length` entries of `source`. Raises NameTaken."""
+    at = await world.store.cut(source.ref, length)
+    now = world.clock.now()
+    branch = Branch(
+        ref=world.ids.branch(),
+        conversation=conversation.id,
+        agent=source.agent,
+        name=checked_name(name, "branch"),
+        parent=source.ref,
+        at=at,
+        created_at=now,
+    )
+    kind = "branch.rewound" if checkout else "branch.forked"
+    body = {"name": branch.name, "from": source.name, "at": at, "asked": length}
+    batch = Batch(
+        conversation=conversation.id,
+        branches=(branch,),
+        current=branch.ref if checkout else None,
+        facts=(_fact(world, conversation, branch.ref, kind, body),),
+    )
+    await world.store.write(batch)
+    left = await left_behind(world, source.ref, at) if checkout else ()
+    return Forked(branch=branch, asked=length, at=at, left_behind=left)
+
+
+async def free_name(world: World, conversation: Conversation, source: Branch, index: int) -> str:
+    """`main~10`, or `main~10.2` where that is taken."""
+    taken = {branch.name for branch in await world.store.branches(conversation.id)}
+    stem = f"{source.name}~{index}"
+    number = 2
+    name = stem
+    while name in taken:
+        name = f"{stem}.{number}"
+        number += 1
+    return name
+
+
+async def checkout(world: World, conversation: Conversation, branch: Branch) -> None:
+    """Make this the branch that people talk to."""
+    fact = _fact(world, conversation, branch.ref, "branch.checked_out", {"name": branch.name})
+    await world.store.write(Batch(conversation=conversation.id, current=branch.ref, facts=(fact,)))
+
+
+async def cancel(world: World, ref: StackRef, why: str) -> bool:
+    """End the running turn of a stack, its children included. False where nothing ran."""
+    await world.stacks.refresh(ref)
+    step = await commit(world, ref, lambda stack, at: end(stack, "cancelled", why, at), cause="user")
+    await hand_out(world, step.effects)
+    return bool(step.states)
+
+
+async def find(world: World, conversation: Conversation, name: str) -> Branch:
+    """The branch of that name, or of that unique beginning of a name or ref. Raises UsageError."""
+    branches = await world.store.branches(conversation.id, delegates=True)
+    for branch in branches:
+        if name in (branch.name, branch.ref):
+            return branch
+    own = [branch for branch in branches if branch.delegate is None]
+    near = [b for b in own if name and (b.name.startswith(name) or b.ref.startswith(name))]
+    if len(near) == 1:
+        return near[0]
+    listed = ", ".join(repr(branch.name) for branch in near or own)
+    what = "ambiguous branch" if near else "no branch"
+    raise UsageError(f"{what} {name!r} in {conversation.name!r}; there is {listed}")
+
+
+async def left_behind(world: World, ref: StackRef, since: int) -> tuple[str, ...]:
+    """Tool calls after `since` that may have changed the world, which no rewind undoes."""
+    calls: dict[str, ToolCall] = {}
+    done: list[str] = []
+    stack = await world.stacks.get(ref)
+    for placed in await world.store.load(ref, since=since):
+        for state in placed.commit.states:
+            match state:
+                case ToolCall():
+                    calls[state.call_id] = state
+                case ToolResult() if state.status not in ("skipped", "denied"):
+                    grant = stack.setup.grant(state.tool)
+                    call = calls.get(state.call_id)
+                    if call and grant and grant.repeat != "free":
+                        arguments = msgspec.json.encode(call.arguments).decode()
+                        done.append(f"{call.tool}({arguments[:200]}) → {state.status}")
+                case _:
+                    pass
+    return tuple(done)
+
+
+def _fact(world: World, conversation: Conversation, ref: StackRef, kind: str, body: dict[str, Any]) -> Fact:
+    return Fact(
+        id=world.ids.fact(),
+        kind=kind,
+        cause="user",
+        at=world.clock.now(),
+        conversation=conversation.id,
+        ref=ref,
+        body=body,
+    )
+
+
+def main_branch(conversation: Conversation) -> Branch:
+    """The first branch of a conversation."""
+    return Branch(
+        ref=conversation.current,
+        conversation=conversation.id,
+        agent=conversation.agent,
+        name=MAIN,
+        created_at=conversation.created_at,
+    )

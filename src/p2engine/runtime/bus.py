@@ -1,0 +1,119 @@
+"""Who waits for a stack to move, in this process. Watching is never in the way of what is watched."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from p2engine.domain.ids import StackRef, wait_key
+from p2engine.domain.records import Placed
+from p2engine.domain.states import AssistantMessage, Finished, Reason, UserInputRequest
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """What a message came to. finished: why the turn ended; None while it goes on (a later message is open) or asks."""
+
+    text: str
+    finished: Reason | None
+    detail: str = ""
+    asks: bool = False
+
+
+class Waiter:
+    """Somebody who waits for the answer to the message at entry `since` of a stack.
+
+    The answer is the first final reply of a model call that was asked with that message in sight, or the turn's end.
+    """
+
+    def __init__(self, ref: StackRef, since: int) -> None:
+        self.ref = ref
+        self.since = since
+        self.head = since + 1
+        self.text = ""
+        self.answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+
+    def offer(self, placed: Placed) -> None:
+        """A commit on that stack, from whichever process, in order and once."""
+        commit = placed.commit
+        end = placed.seq + len(commit.states)
+        if end <= self.head or self.answer.done():
+            return
+        self.head = end
+        first = commit.states[0] if commit.states else None
+        horizon = _horizon(commit.cause)
+        if isinstance(first, AssistantMessage) and horizon > self.since:
+            self.text = first.text
+            if commit.outcomes == 1:
+                last = commit.states[-1]
+                ending = last if isinstance(last, Finished) else None
+                self.answer.set_result(Answered(first.text, ending.reason if ending else None))
+                return
+        for number, state in enumerate(commit.states):
+            if placed.seq + number <= self.since:
+                continue
+            if isinstance(state, UserInputRequest):
+                self.answer.set_result(Answered(state.question, None, asks=True))
+                return
+            if isinstance(state, Finished):
+                self.answer.set_result(Answered(self.text, state.reason, state.detail))
+                return
+
+
+class Bus:
+    """Waiters by stack, and who listens to the text of a running model call."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[StackRef, list[Waiter]] = {}
+        self._listeners: dict[StackRef, list[Callable[[str], None]]] = {}
+
+    def offer(self, ref: StackRef, commits: Sequence[Placed]) -> None:
+        """These commits stand on that stack now."""
+        for waiter in self._waiters.get(ref, ()):
+            for placed in commits:
+                waiter.offer(placed)
+
+    def wait(self, ref: StackRef, since: int) -> Waiter:
+        waiter = Waiter(ref, since)
+        self._waiters.setdefault(ref, []).append(waiter)
+        return waiter
+
+    def fail(self, ref: StackRef, error: BaseException) -> None:
+        """A job of that stack raised: whoever waits for it is told. The job stays owed."""
+        for waiter in self._waiters.get(ref, ()):
+            if not waiter.answer.done():
+                waiter.answer.set_exception(error)
+
+    def leave(self, waiter: Waiter) -> None:
+        left = [other for other in self._waiters.get(waiter.ref, ()) if other is not waiter]
+        if left:
+            self._waiters[waiter.ref] = left
+        else:
+            self._waiters.pop(waiter.ref, None)
+
+    def listen(self, ref: StackRef, on_text: Callable[[str], None]) -> Callable[[], None]:
+        """Hear the text of that stack's model calls as it streams; call the result to stop."""
+        self._listeners.setdefault(ref, []).append(on_text)
+
+        def stop() -> None:
+            self._listeners[ref].remove(on_text)
+            if not self._listeners[ref]:
+                del self._listeners[ref]
+
+        return stop
+
+    def on_text(self, ref: StackRef) -> Callable[[str], None] | None:
+        """Where a model call of that stack should stream to; None when nobody listens."""
+        listeners = self._listeners.get(ref)
+        if not listeners:
+            return None
+
+        def tell(text: str) -> None:
+            for listener in tuple(listeners):
+                listener(text)
+
+        return tell
+
+
+def _horizon(cause: str) -> int:
+    """The entry at which the model call named by `cause` was asked; -1 where the cause is no effect."""
+    return wait_key(cause)[0] if ":" in cause else -1  # type: ignore[arg-type]

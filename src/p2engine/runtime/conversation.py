@@ -1,0 +1,290 @@
+"""A conversation as its users hold it: speak, look, fork, rewind, configure, rate."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from p2engine.domain.decisions import Answer
+from p2engine.domain.effects import Ask
+from p2engine.domain.ids import StackRef, effect_id
+from p2engine.domain.machine import Step, hear, settle, wake
+from p2engine.domain.records import Batch, Branch, Fact, Placed, Verdict
+from p2engine.domain.records import Conversation as Record
+from p2engine.domain.setup import Setup
+from p2engine.domain.stack import Stack
+from p2engine.domain.states import AnyState, AssistantMessage, Finished, Override, Reason, UserMessage
+from p2engine.errors import UsageError
+from p2engine.limits import FOLLOW_PERIOD_S, MESSAGE_BYTES_MAX
+from p2engine.runtime import branches
+from p2engine.runtime.branches import Forked
+from p2engine.runtime.bus import Answered, Waiter
+from p2engine.runtime.turn import commit, hand_out
+from p2engine.runtime.world import World
+
+OnText = Callable[[str], None]
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message came to. finished: why the turn ended, None while it goes on or asks. Costs are the turn's so
+    far, delegates included; cost_usd is None where a price is not known."""
+
+    conversation: str
+    branch: str
+    turn: int
+    text: str
+    finished: Reason | None
+    detail: str = ""
+    asks: bool = False
+    model: str | None = None
+    offline: bool = False
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float | None = None
+    duration_s: float = 0.0
+
+
+class Conversation:
+    """One conversation of an engine. Every call looks at the record anew: another terminal may have moved it."""
+
+    def __init__(self, world: World, record: Record) -> None:
+        self._world = world
+        self.record = record
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    # Speaking
+
+    async def say(
+        self, text: str, *, sender: str = "user", branch: str | None = None, on_text: OnText | None = None
+    ) -> Reply:
+        """Say something on the current branch (or `branch`) and wait for the answer.
+
+        on_text hears the agent's text as it streams. Raises UsageError for a message that is empty or larger than
+        MESSAGE_BYTES_MAX, and StoreError; a model or tool that fails is a reply whose `finished` says so.
+        """
+        if not text.strip():
+            raise UsageError("a message needs some text")
+        if len(text.encode()) > MESSAGE_BYTES_MAX:
+            raise UsageError(f"a message has at most {MESSAGE_BYTES_MAX} bytes; this one has {len(text.encode())}")
+        ref = (await self.branch(branch)).ref
+        started = self._world.clock.now()
+        stack = await self._world.stacks.get(ref)
+        if any(pending.what == "human" for pending in stack.open.values()):
+            return await self._answer(ref, text, started, on_text)
+        step = None
+        while step is None:
+            step = await self._hear(ref, stack, text, sender)
+            stack = await self._world.stacks.get(ref)
+        own = sum(isinstance(state, UserMessage | Override) for state in step.states)
+        since = step.stack.head - len(step.states) + own - 1
+        return await self._follow(ref, self._world.bus.wait(ref, since), step.effects, started, on_text)
+
+    async def _hear(self, ref: StackRef, stack: Stack, text: str, sender: str) -> Step | None:
+        """Commit the message, with the agent's setup where that is new; None where the overrides changed meanwhile."""
+        setup = await self._world.roster.setup(stack.agent, stack.overrides, stand_in=True)
+
+        def decide(current: Stack, at: float) -> Step:
+            said: list[AnyState] = [UserMessage(text=text, sender=sender)]
+            if not current.open and setup != current.setup:  # a running turn keeps the setup it began with
+                if current.overrides != stack.overrides:
+                    raise _Stale
+                said.insert(0, Override(setup=setup, source="roster"))
+            return hear(current, said, at)
+
+        try:
+            return await commit(self._world, ref, decide, cause=sender)
+        except _Stale:
+            return None
+
+    async def resume(self, *, branch: str | None = None, on_text: OnText | None = None) -> Reply | None:
+        """Wait for the turn that is running, or set a cut one going; None where there is nothing to resume."""
+        ref = (await self.branch(branch)).ref
+        started = self._world.clock.now()
+        stack = await self._world.stacks.refresh(ref)
+        if stack.ground is None or isinstance(stack.ground, Finished):
+            return None
+        if any(pending.what == "human" for pending in stack.open.values()):
+            return None
+        waiter = self._world.bus.wait(ref, -1)
+        step = await commit(self._world, ref, wake, cause="user")
+        return await self._follow(ref, waiter, step.effects, started, on_text)
+
+    async def cancel(self, *, branch: str | None = None, why: str = "cancelled by the user") -> bool:
+        """End the running turn and its delegates. False where nothing ran."""
+        return await branches.cancel(self._world, (await self.branch(branch)).ref, why)
+
+    async def _answer(self, ref: StackRef, text: str, started: float, on_text: OnText | None) -> Reply:
+        """The agent asked: what is said now is the answer."""
+        stack = await self._world.stacks.get(ref)
+        key, pending = next((k, p) for k, p in stack.open.items() if p.what == "human")
+        ask = Ask(id=effect_id(ref, *key), call_id=pending.call_id, question="")
+        step = await commit(
+            self._world,
+            ref,
+            lambda s, at: settle(s, ask, Answer(text), at),
+            cause=ask.id,
+            settles=(ask.id,),
+            awaited=key,
+        )
+        waiter = self._world.bus.wait(ref, step.stack.head - len(step.states))
+        return await self._follow(ref, waiter, step.effects, started, on_text)
+
+    async def _follow(
+        self, ref: StackRef, waiter: Waiter, effects: Sequence[Any], started: float, on_text: OnText | None
+    ) -> Reply:
+        world = self._world
+        stop = world.bus.listen(ref, on_text) if on_text else None
+        try:
+            await hand_out(world, effects)
+            while not waiter.answer.done():
+                await asyncio.wait((waiter.answer,), timeout=FOLLOW_PERIOD_S)
+                if not waiter.answer.done():  # another process may own the turn: look at the log
+                    await world.stacks.refresh(ref)
+            return await self._reply(ref, waiter.answer.result(), started)
+        finally:
+            world.bus.leave(waiter)
+            if stop:
+                stop()
+
+    async def _reply(self, ref: StackRef, answered: Answered, started: float) -> Reply:
+        stack = await self._world.stacks.get(ref)
+        return Reply(
+            conversation=self.name,
+            branch=(await self._world.stacks.branch(ref)).name,
+            turn=stack.turn,
+            text=answered.text,
+            finished=answered.finished,
+            detail=answered.detail,
+            asks=answered.asks,
+            model=stack.usage.model if stack.usage else None,
+            offline=stack.usage.offline if stack.usage else False,
+            tokens_in=stack.spent.tokens_in,
+            tokens_out=stack.spent.tokens_out,
+            cost_usd=stack.spent.cost_usd,
+            duration_s=round(max(0.0, self._world.clock.now() - started), 3),
+        )
+
+    # Looking
+
+    async def branch(self, name: str | None = None) -> Branch:
+        """The current branch, or the one of that name. Raises UsageError."""
+        await self.reload()
+        if name is None:
+            return await self._world.stacks.branch(self.record.current)
+        return await branches.find(self._world, self.record, name)
+
+    async def branches(self, *, delegates: bool = False) -> Sequence[Branch]:
+        """The branches, oldest first; those of delegations only when asked for."""
+        return await self._world.store.branches(self.record.id, delegates=delegates)
+
+    async def commits(self, *, branch: str | None = None, since: int = 0) -> Sequence[Placed]:
+        """The stack of a branch as it was written, from entry `since` on."""
+        return await self._world.store.load((await self.branch(branch)).ref, since=since)
+
+    async def stack(self, *, branch: str | None = None) -> Stack:
+        """The folded stack of a branch. Read it; never push onto it."""
+        return await self._world.stacks.refresh((await self.branch(branch)).ref)
+
+    async def reload(self) -> None:
+        """Look at the record anew."""
+        found = await self._world.store.conversation(self.record.id)
+        if found is None:
+            raise UsageError(f"conversation {self.name!r} is gone")
+        self.record = found
+
+    # Time travel
+
+    async def fork(self, at: int, name: str, *, branch: str | None = None) -> Forked:
+        """A new branch on which entries 0…at stay (negative: from the end); the current branch stays current."""
+        source = await self.branch(branch)
+        length = await branches.length_at(self._world, source.ref, at, self.name)
+        return await branches.fork(self._world, self.record, source, length, name, checkout=False)
+
+    async def rewind(self, at: int, *, name: str | None = None, keep_running: bool = False) -> Forked:
+        """Fork the current branch so that 0…at stay, and go on there. The old path keeps its name and its entries.
+
+        What runs on the old path is cancelled unless keep_running.
+        """
+        source = await self.branch()
+        length = await branches.length_at(self._world, source.ref, at, self.name)
+        named = name or await branches.free_name(self._world, self.record, source, length - 1)
+        forked = await branches.fork(self._world, self.record, source, length, named, checkout=True)
+        if not keep_running:
+            await branches.cancel(self._world, source.ref, f"rewound to {forked.branch.name}")
+        return forked
+
+    async def checkout(self, name: str, *, keep_running: bool = False) -> Branch:
+        """Make another branch the current one; what runs on the one left is cancelled unless keep_running."""
+        source = await self.branch()
+        target = await self.branch(name)
+        if target.delegate is not None:
+            raise UsageError(f"branch {name!r} belongs to a delegation; people talk to branches of {self.record.agent}")
+        if target.ref != source.ref:
+            await branches.checkout(self._world, self.record, target)
+            if not keep_running:
+                await branches.cancel(self._world, source.ref, f"left for {target.name}")
+        return target
+
+    # Configuring and judging
+
+    async def override(self, changes: Mapping[str, Any], *, lock: bool = False) -> Setup:
+        """Change the configuration of the current branch from its next step on; recorded on its stack.
+
+        lock: later changes of these keys need `lock` too. Raises UsageError for unknown keys, values, or a locked key.
+        """
+        ref = (await self.branch()).ref
+        stack = await self._world.stacks.refresh(ref)
+        held = sorted(set(changes) & stack.locks)
+        if held and not lock:
+            raise UsageError(f"{held[0]!r} is locked on {self.name!r}", hint="say --lock to change it all the same")
+        setup = await self._world.roster.setup(stack.agent, {**stack.overrides, **changes}, stand_in=True)
+        locks = tuple(sorted(changes)) if lock else ()
+        said = Override(changes=dict(changes), locks=locks, setup=setup, source="user")
+        await commit(self._world, ref, lambda s, at: hear(s, (said,), at), cause="user")
+        return setup
+
+    async def rate(self, score: float, *, turn: int | None = None, note: str = "", label: str = "") -> Verdict:
+        """A person's verdict (0..1) on the last turn's answer, or on turn K's (1-based). Raises UsageError."""
+        if not 0 <= score <= 1:
+            raise UsageError(f"a rating is 0..1, good or bad, not {score!r}")
+        branch = await self.branch()
+        subject = await self._answer_of(branch.ref, turn)
+        verdict = Verdict(evaluator="human", version="1", subject=subject, score=score, label=label, comment=note)
+        fact = Fact(
+            id=self._world.ids.fact(),
+            kind="eval.verdict",
+            cause=subject,
+            at=self._world.clock.now(),
+            conversation=self.record.id,
+            ref=branch.ref,
+            body=msgspec.to_builtins(verdict),
+        )
+        await self._world.store.write(Batch(conversation=self.record.id, facts=(fact,)))
+        return verdict
+
+    async def _answer_of(self, ref: StackRef, turn: int | None) -> str:
+        """The event id of the last answer of a turn."""
+        answers: dict[int, str] = {}
+        number, is_resting = 0, True
+        for placed in await self._world.store.load(ref):
+            for offset, state in enumerate(placed.commit.states):
+                if isinstance(state, UserMessage) and is_resting:
+                    number += 1
+                    is_resting = False
+                elif isinstance(state, AssistantMessage):
+                    answers[number] = f"{placed.ref}:{placed.seq + offset}"
+                elif isinstance(state, Finished):
+                    is_resting = True
+        wanted = turn if turn is not None else number
+        if wanted not in answers:
+            has = f"turns 1…{number}" if number else "no turns"
+            raise UsageError(f"no answer to rate in turn {wanted} of {self.name!r}: it has {has}")
+        return answers[wanted]
+
+
+class _Stale(Exception):
+    """The overrides changed between reading the setup and writing it."""

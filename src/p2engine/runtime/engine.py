@@ -1,0 +1,151 @@
+"""The engine: opens conversations, runs what they owe, and lets everyone watch the one log."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from p2engine.domain.effects import AnyEffect
+from p2engine.domain.ids import AgentId, ref_of
+from p2engine.domain.machine import wake
+from p2engine.domain.records import Batch, Cursor, Event, Fact, Job, Query, Wake
+from p2engine.domain.records import Conversation as Record
+from p2engine.errors import NameTaken, StoreError, UsageError
+from p2engine.ports import Dispatcher, EventSink
+from p2engine.runtime import branches
+from p2engine.runtime.conversation import Conversation
+from p2engine.runtime.perform import perform
+from p2engine.runtime.sinks import Fanout
+from p2engine.runtime.sweeper import Sweeper
+from p2engine.runtime.turn import commit, job_of
+from p2engine.runtime.world import World
+
+log = logging.getLogger("p2engine.runtime")
+
+
+Run = Callable[[Job], Awaitable[Sequence[Job]]]
+OnError = Callable[[Job, BaseException], None]
+Dispatch = Callable[[Run, OnError], Dispatcher]
+"""Makes a dispatcher that runs jobs by the first and tells the second of those that raised."""
+
+
+class Engine:
+    """One process's engine. Built by wiring; `start` makes it work, without that it only reads and writes."""
+
+    def __init__(self, world: World, dispatch: Dispatch, sinks: Sequence[EventSink] = ()) -> None:
+        self.world = world
+        world.dispatcher = dispatch(self.run, self.failed)
+        self.sweeper = Sweeper(world)
+        self._fanout = Fanout(world.store, sinks)
+
+    def start(self) -> None:
+        """Do what is owed, by this process and by those that died; feed the sinks."""
+        self.sweeper.start()
+        self._fanout.start()
+
+    async def aclose(self) -> None:
+        """Let running effects end within the grace period; what is then still owed is done by whoever comes next."""
+        await self.sweeper.aclose()
+        await self.world.dispatcher.aclose()
+        await self._fanout.aclose()
+        await self.world.store.aclose()
+
+    # Conversations
+
+    async def conversation(
+        self, name: str | None = None, *, agent: str | None = None, group: str | None = None
+    ) -> Conversation:
+        """The conversation of that name; made, with `agent`, where there is none. Without a name: `agent-1`, ….
+
+        Raises UsageError where there is none and no agent is given.
+        """
+        if name is not None:
+            branches.checked_name(name, "conversation")
+            found = await self.world.store.conversations(prefix=name)
+            for record in found:
+                if name in (record.name, record.id):
+                    return Conversation(self.world, record)
+            if agent is None:
+                if len(found) == 1:
+                    return Conversation(self.world, found[0])
+                known = ", ".join(repr(record.name) for record in found[:5])
+                raise UsageError(
+                    f"ambiguous conversation {name!r}: {known}" if found else f"no conversation {name!r}",
+                    hint="" if found else "p2engine conversation list shows what there is",
+                )
+        if agent is None:
+            raise UsageError("a new conversation needs an agent")
+        return await self._open(name, AgentId(agent), group)
+
+    async def conversations(self, prefix: str = "", *, limit: int = 1000) -> Sequence[Record]:
+        """The conversations whose name or id begins with `prefix`, newest first."""
+        return await self.world.store.conversations(prefix=prefix, limit=limit)
+
+    async def _open(self, name: str | None, agent: AgentId, group: str | None) -> Conversation:
+        branches.checked_name(agent, "agent")
+        number = 1
+        while True:
+            tried = name or f"{agent}-{number}"
+            record = Record(
+                id=self.world.ids.conversation(),
+                name=tried,
+                agent=agent,
+                current=self.world.ids.branch(),
+                created_at=self.world.clock.now(),
+                group=group,
+            )
+            branch = branches.main_branch(record)
+            fact = Fact(
+                id=record.id,
+                kind="conversation.opened",
+                cause="user",
+                at=record.created_at,
+                conversation=record.id,
+                ref=branch.ref,
+                body={"name": tried, "agent": agent},
+            )
+            try:
+                await self.world.store.write(
+                    Batch(conversation=record.id, opens=record, branches=(branch,), facts=(fact,))
+                )
+            except NameTaken:
+                if name is not None:  # somebody made it a moment ago
+                    return await self.conversation(name)
+                number += 1
+                continue
+            self.world.stacks.know(branch)
+            return Conversation(self.world, record)
+
+    # The log
+
+    async def query(self, query: Query) -> Sequence[Event]:
+        """Events that match."""
+        return await self.world.store.events(query)
+
+    async def events(
+        self, after: Cursor | int | None = None, *, conversation: str | None = None
+    ) -> AsyncIterator[Event]:
+        """Every event after a cursor (None: from now on; 0: from the beginning), for ever, without gaps."""
+        cursor = Cursor(after) if isinstance(after, int) else after
+        async for event in self.world.store.tail(cursor):
+            if conversation is None or event.conversation == conversation:
+                yield event
+
+    # Working
+
+    async def run(self, job: Job) -> Sequence[Job]:
+        """Do one job; returns the jobs that follow from it. What dispatchers call."""
+        effects: Sequence[AnyEffect]
+        if isinstance(job, Wake):
+            effects = (await commit(self.world, job.ref, wake, cause="engine")).effects
+        else:
+            effects = await perform(job, self.world)
+        if self.world.is_local:
+            self.world.born.update({effect.id: effect for effect in effects})
+        return [job_of(effect) for effect in effects]
+
+    def failed(self, job: Job, error: BaseException) -> None:
+        """A job raised. What the disk did may pass, so it is tried again; a fault of ours is shown and kept owed."""
+        ref = job.ref if isinstance(job, Wake) else ref_of(job.effect)
+        log.error("job %s failed: %s", job, error, exc_info=error)
+        if isinstance(error, StoreError):
+            self.sweeper.again(job)
+        self.world.bus.fail(ref, error)

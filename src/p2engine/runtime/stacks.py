@@ -1,0 +1,118 @@
+"""The stacks this process has in hand: folded once, kept by size, refreshed when somebody else wrote.
+
+A cached stack is a prefix of an append-only branch, so it is never wrong, only short.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+from p2engine.domain.ids import StackRef
+from p2engine.domain.records import Branch, Placed
+from p2engine.domain.stack import Stack
+from p2engine.errors import UsageError
+from p2engine.limits import STACK_CACHE_BYTES_MAX
+from p2engine.ports import Archive
+
+_STACK_BYTES = 4096  # what a stack takes beside its messages
+
+Seen = Callable[[StackRef, Sequence[Placed]], None]
+
+
+class Stacks:
+    """Stacks by ref. `seen` is told of commits that another process wrote."""
+
+    def __init__(self, store: Archive, *, seen: Seen, bytes_max: int = STACK_CACHE_BYTES_MAX) -> None:
+        self._store = store
+        self._seen = seen
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._stacks: OrderedDict[StackRef, Stack] = OrderedDict()
+        self._locks: dict[StackRef, asyncio.Lock] = {}
+        self._branches: dict[StackRef, Branch] = {}
+
+    def lock(self, ref: StackRef) -> asyncio.Lock:
+        """One writer a stack in this process: conflicts then come from other processes only."""
+        found = self._locks.get(ref)
+        if found is None:
+            found = self._locks[ref] = asyncio.Lock()
+        return found
+
+    def peek(self, ref: StackRef) -> Stack | None:
+        return self._stacks.get(ref)
+
+    async def get(self, ref: StackRef) -> Stack:
+        """The stack as far as this process knows it, loaded on first use. Raises UsageError for an unknown ref."""
+        stack = self._stacks.get(ref)
+        if stack is None:
+            branch = await self.branch(ref)
+            stack = self._start(branch)
+            commits = await self._store.load(ref, since=stack.head)
+            stack.place_all(commits)
+            self.put(stack)
+        else:
+            self._stacks.move_to_end(ref)
+        return stack
+
+    async def refresh(self, ref: StackRef) -> Stack:
+        """The stack as the store has it now."""
+        stack = self._stacks.get(ref)
+        if stack is None:
+            return await self.get(ref)
+        commits = await self._store.load(ref, since=stack.head)
+        current = self._stacks.get(ref)
+        if current is not None and current.head > stack.head:  # somebody here was faster
+            return current
+        if commits:
+            stack = stack.copy().place_all(commits)
+            self.put(stack)
+            self._seen(ref, commits)
+        return stack
+
+    async def base(self, ref: StackRef, length: int) -> Stack:
+        """The first `length` entries of a stack: from memory where it ends there, else folded."""
+        stack = self._stacks.get(ref)
+        if stack is not None and stack.head == length:
+            return stack
+        branch = await self.branch(ref)
+        stack = Stack(ref, branch.agent, base=min(branch.at, length))
+        for placed in await self._store.load(ref):
+            if placed.seq >= length:
+                break
+            keep = length - placed.seq
+            for number, state in enumerate(placed.commit.states[:keep]):
+                stack.push(state, at=placed.commit.at, usage=None if number else placed.commit.usage)
+        return stack
+
+    def put(self, stack: Stack) -> None:
+        """Keep this version; forget others, longest unused first, when together they grow too large."""
+        before = self._stacks.pop(stack.ref, None)
+        self._stacks[stack.ref] = stack
+        self._bytes += stack.bytes_n + _STACK_BYTES - (before.bytes_n + _STACK_BYTES if before else 0)
+        while self._bytes > self._bytes_max and len(self._stacks) > 1:
+            ref, old = self._stacks.popitem(last=False)
+            self._bytes -= old.bytes_n + _STACK_BYTES
+            self._branches.pop(ref, None)
+            if ref in self._locks and not self._locks[ref].locked():
+                del self._locks[ref]
+
+    def know(self, branch: Branch) -> None:
+        """A branch this process has just made."""
+        self._branches[branch.ref] = branch
+
+    async def branch(self, ref: StackRef) -> Branch:
+        """The branch of that ref. Raises UsageError when there is none."""
+        found = self._branches.get(ref)
+        if found is None:
+            found = await self._store.branch(ref)
+            if found is None:
+                raise UsageError(f"no branch {ref!r}")
+            self._branches[ref] = found
+        return found
+
+    def _start(self, branch: Branch) -> Stack:
+        """A branch at its parent's tip shares the parent's messages; any other starts empty and is folded."""
+        parent = self._stacks.get(branch.parent) if branch.parent else None
+        if parent is not None and parent.head == branch.at:
+            return parent.fork(branch.ref)
+        return Stack(branch.ref, branch.agent, base=branch.at)

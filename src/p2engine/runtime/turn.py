@@ -1,0 +1,97 @@
+"""One step of one stack: fold, decide, commit, hand out what is owed. The only caller of the machine."""
+
+from collections.abc import Callable, Sequence
+
+from p2engine.domain.codec import CODEC
+from p2engine.domain.effects import AnyEffect
+from p2engine.domain.ids import EffectId, StackRef, WaitKey
+from p2engine.domain.machine import MACHINE, Step
+from p2engine.domain.messages import RENDERER
+from p2engine.domain.records import Batch, Branch, Commit, Conversation, Fact, Perform, Placed, StackWrite
+from p2engine.domain.stack import Stack
+from p2engine.errors import AlreadySettled, HeadMoved
+from p2engine.runtime.world import World
+
+_VERSIONS = (CODEC, MACHINE, RENDERER)
+
+Decide = Callable[[Stack, float], Step]
+
+
+async def commit(
+    world: World,
+    ref: StackRef,
+    decide: Decide,
+    *,
+    cause: str,
+    settles: tuple[EffectId, ...] = (),
+    needs: tuple[EffectId, ...] = (),
+    awaited: WaitKey | None = None,
+    facts: Callable[[int], tuple[Fact, ...]] | None = None,
+    opens: Conversation | None = None,
+    branch: Branch | None = None,
+) -> Step:
+    """Write what `decide` makes of the stack, once. A conflict costs a fold, never a second effect.
+
+    awaited: the wait this answers; AlreadySettled where the stack no longer waits for it. facts: given the head the
+    step stands on. Raises AlreadySettled, NameTaken, StoreError.
+    """
+    async with world.stacks.lock(ref):
+        stack = await world.stacks.get(ref)
+        conversation = (await world.stacks.branch(ref)).conversation
+        while True:
+            if awaited is not None and awaited not in stack.open:
+                stack = await world.stacks.refresh(ref)
+                if awaited not in stack.open:
+                    raise AlreadySettled(settles[0] if settles else f"{ref}:{awaited[0]}.{awaited[1]}")
+            step = decide(stack, world.clock.now())
+            row = row_of(stack, step, cause)
+            batch = Batch(
+                conversation=conversation,
+                writes=(StackWrite(ref, stack.head, row),) if step.states else (),
+                settles=settles,
+                needs=needs,
+                drops=step.drops,
+                effects=step.effects,
+                owner=world.owner if world.is_local else None,
+                opens=opens,
+                branches=(branch,) if branch else (),
+                facts=facts(stack.head) if facts else (),
+            )
+            try:
+                await world.store.write(batch)
+            except HeadMoved:
+                if branch is not None:
+                    raise
+                stack = await world.stacks.refresh(ref)
+                continue
+            break
+        world.stacks.put(step.stack)
+    if step.states:
+        world.bus.offer(ref, (Placed(ref, stack.head, row),))
+    interrupt(world, step.drops)
+    return step
+
+
+def row_of(stack: Stack, step: Step, cause: str) -> Commit:
+    """The log row of a step that stands on `stack`."""
+    return Commit(step.stack.at, cause, step.states, step.outcomes, step.usage, _VERSIONS, step.safe, stack.safe)
+
+
+async def hand_out(world: World, effects: Sequence[AnyEffect]) -> None:
+    """Get these effects done, somewhere."""
+    if world.is_local:
+        world.born.update({effect.id: effect for effect in effects})
+    await world.dispatcher.submit(*(job_of(effect) for effect in effects))
+
+
+def job_of(effect: AnyEffect) -> Perform:
+    return Perform(effect.id, str(effect.__struct_config__.tag))
+
+
+def interrupt(world: World, drops: Sequence[EffectId]) -> None:
+    """Stop attempts that nobody waits for any more, where stopping them loses nothing."""
+    for effect in drops:
+        world.born.pop(effect, None)
+        if task := world.running.get(effect):
+            world.dropped.add(effect)
+            task.cancel()

@@ -1,0 +1,121 @@
+"""Who is alive: an owner is one incarnation of one process, and lives as long as it holds its lock.
+
+The kernel lets go of a lock when its process ends, however it ends, so nothing has to be renewed or to time out.
+"""
+
+import fcntl
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Protocol
+
+from p2engine.domain.ids import OwnerId
+from p2engine.errors import StoreError
+
+
+class Owners(Protocol):
+    """A register of living owners."""
+
+    def add(self, owner: OwnerId) -> None:
+        """From now on `owner` lives, here. Raises StoreError when it lives already, or cannot be registered."""
+        ...
+
+    def drop(self, owner: OwnerId) -> None:
+        """An owner added here is no more."""
+        ...
+
+    def alive(self, owner: OwnerId) -> bool: ...
+
+
+class MemoryOwners:
+    """Owners within one process: alive from `add` to `drop`."""
+
+    def __init__(self) -> None:
+        self._living: set[OwnerId] = set()
+
+    def add(self, owner: OwnerId) -> None:
+        if owner in self._living:
+            raise StoreError(f"owner {owner!r} is alive already")
+        self._living.add(owner)
+
+    def drop(self, owner: OwnerId) -> None:
+        self._living.discard(owner)
+
+    def alive(self, owner: OwnerId) -> bool:
+        return owner in self._living
+
+
+class FileOwners:
+    """Owners on one machine: each holds an flock on `<directory>/<owner>.lock`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._held: dict[OwnerId, int] = {}
+        _REGISTERS.add(self)
+
+    def add(self, owner: OwnerId) -> None:
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            # Locked before it has its name: whoever sees the file of a living owner finds it locked.
+            descriptor, part = tempfile.mkstemp(dir=self._directory, suffix=".part")
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.link(part, self._path(owner))
+            except OSError:
+                os.close(descriptor)
+                raise
+            finally:
+                os.unlink(part)  # noqa: PTH108 -- a name that mkstemp gave
+        except FileExistsError as error:
+            raise StoreError(f"owner {owner!r} is alive already") from error
+        except OSError as error:
+            raise StoreError(
+                f"cannot lock a file in {self._directory}: {error.strerror}", hint="check its permissions and disk"
+            ) from error
+        self._held[owner] = descriptor
+
+    def drop(self, owner: OwnerId) -> None:
+        descriptor = self._held.pop(owner, None)
+        if descriptor is not None:
+            self._path(owner).unlink(missing_ok=True)
+            os.close(descriptor)
+
+    def alive(self, owner: OwnerId) -> bool:
+        """Removes the file of one that is not."""
+        if owner in self._held:
+            return True
+        path = self._path(owner)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            path.unlink(missing_ok=True)
+            return False
+        finally:
+            os.close(descriptor)
+
+    def _path(self, owner: OwnerId) -> Path:
+        return self._directory / f"{owner}.lock"
+
+    def _forget(self) -> None:
+        """In a forked child: it shares the parent's locks, and would keep them held after the parent's death."""
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+
+_REGISTERS: "weakref.WeakSet[FileOwners]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for register in _REGISTERS:
+        register._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

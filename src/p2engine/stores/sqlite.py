@@ -1,0 +1,169 @@
+"""The embedded store: one SQLite file in WAL mode, or memory. Puts its parts together.
+
+Writes go through one door (`sqlite_writer`), reads are short and stay on the loop, and whose effects are free to take
+is for the owners to say.
+"""
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from p2engine.domain.ids import ConversationId, EffectId, OwnerId, StackRef
+from p2engine.domain.records import (
+    Batch,
+    Branch,
+    Claimed,
+    Conversation,
+    Cursor,
+    Event,
+    Job,
+    Placed,
+    Query,
+    Written,
+)
+from p2engine.errors import StoreError
+from p2engine.limits import BUSY_WAIT_S
+from p2engine.stores import sqlite_events, sqlite_owed, sqlite_stacks
+from p2engine.stores.owners import FileOwners, MemoryOwners, Owners
+from p2engine.stores.sqlite_batch import Writing
+from p2engine.stores.sqlite_file import MEMORY, Reader, connect_reader, open_file
+from p2engine.stores.sqlite_tail import Tails
+from p2engine.stores.sqlite_writer import Writer
+
+Sync = Literal["FULL", "NORMAL", "OFF"]
+
+
+class SqliteStore:
+    """Implements `ports.Archive`. Belongs to the event loop that opened it.
+
+    owners: who is alive; for a file, whoever holds a lock in `owners/` beside it.
+    """
+
+    def __init__(self, path: str, db: sqlite3.Connection, *, sync: Sync, owners: Owners, busy_wait_s: float) -> None:
+        self.path = path
+        self.owners = owners
+        self._owner: OwnerId | None = None
+        self._db = db
+        memory = path == MEMORY
+        self._read = Reader(db if memory else connect_reader(path), path)
+        self._tails = Tails(self._read, polls=not memory)
+        self._writer = Writer(
+            db, path, grouped=sync == "FULL" and not memory, committed=self._tails.wake, busy_wait_s=busy_wait_s
+        )
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | Path,
+        *,
+        sync: Sync = "FULL",
+        owners: Owners | None = None,
+        busy_wait_s: float = BUSY_WAIT_S,
+    ) -> "SqliteStore":
+        """Open `path` (or `:memory:`), made or migrated where needed. Raises StoreError, StoreBusy, NewerFormat.
+
+        sync: FULL flushes every commit, so that it survives a power cut; NORMAL loses the newest ones then, and
+        nothing when only the process dies; OFF may lose the file to a power cut.
+        """
+        path = str(path)
+        if owners is None:
+            owners = MemoryOwners() if path == MEMORY else FileOwners(Path(path).parent / "owners")
+        db = await asyncio.to_thread(open_file, path, sync=sync, wait_s=busy_wait_s)
+        return cls(path, db, sync=sync, owners=owners, busy_wait_s=busy_wait_s)
+
+    @property
+    def owner(self) -> OwnerId:
+        """This incarnation: alive from when it is first asked for until the store closes or the process ends."""
+        if self._owner is None:
+            owner = OwnerId(uuid.uuid4().hex[:16])
+            self.owners.add(owner)
+            self._owner = owner
+        return self._owner
+
+    async def write(self, batch: Batch) -> Written:
+        """All or nothing. Raises AlreadySettled, HeadMoved, NameTaken and UsageError, in this order, and StoreError."""
+        self._check_open()
+        return await self._writer.run(Writing(batch))
+
+    async def claim(self, effect: EffectId, owner: OwnerId, *, since: int = 0) -> Claimed | None:
+        self._check_open()
+        owed = self._read(sqlite_owed.find, effect)
+        if owed is None or not owed.free_for(owner, self.owners):
+            return None
+        if owed.owner == owner:
+            return self._read(sqlite_owed.claimed, effect, owed, since)
+        return await self._writer.run(
+            partial(sqlite_owed.take, effect=effect, owner=owner, owners=self.owners, since=since)
+        )
+
+    async def due(self, *, limit: int) -> Sequence[Job]:
+        return self._read(sqlite_owed.due, self.owners, limit)
+
+    async def owed(self, ref: StackRef) -> Sequence[EffectId]:
+        return self._read(sqlite_owed.of_stack, ref)
+
+    async def load(self, ref: StackRef, *, since: int = 0) -> Sequence[Placed]:
+        return self._read(sqlite_stacks.load, ref, since)
+
+    async def events(self, query: Query) -> Sequence[Event]:
+        search = sqlite_events.Search(query)
+        more = True
+        while more:
+            more = self._read(search.step)
+            await asyncio.sleep(0)  # a long search takes turns with everybody else
+        return search.found()
+
+    def tail(self, after: Cursor | None = None) -> AsyncIterator[Event]:
+        """Every event after `after`; None: from this call on. Ends when the store closes."""
+        return self._tails.follow(after)
+
+    async def conversations(self, *, prefix: str = "", limit: int = 1000) -> Sequence[Conversation]:
+        return self._read(sqlite_stacks.conversations, prefix, limit)
+
+    async def conversation(self, id: ConversationId) -> Conversation | None:  # noqa: A002 -- the port says so
+        return self._read(sqlite_stacks.conversation, id)
+
+    async def branch(self, ref: StackRef) -> Branch | None:
+        return self._read(sqlite_stacks.branch, ref)
+
+    async def branches(self, conversation: ConversationId, *, delegates: bool = False) -> Sequence[Branch]:
+        return self._read(sqlite_stacks.branches, conversation, delegates=delegates)
+
+    async def head(self, ref: StackRef) -> int:
+        return self._read(sqlite_stacks.head, ref)
+
+    async def cut(self, ref: StackRef, length: int) -> int:
+        return self._read(sqlite_stacks.cut, ref, length)
+
+    async def aclose(self) -> None:
+        """Commit what waits, move the WAL into the file, let go of the owner. A second call waits for the first."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._writer.aclose()
+        self._read.close()
+        self._tails.wake()
+        if self.path != MEMORY:
+            await asyncio.to_thread(_shut, self._db)
+        if self._owner is not None:
+            self.owners.drop(self._owner)
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise StoreError(f"the store {self.path} is closed")
+
+
+def _shut(db: sqlite3.Connection) -> None:
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error:
+        pass  # the WAL stays, whole and committed, for the next one who opens the file
+    finally:
+        db.close()

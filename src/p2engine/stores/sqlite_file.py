@@ -1,0 +1,169 @@
+"""Opens the file of the SQLite store: makes it, migrates it, sets its pragmas, and says what SQLite's errors mean.
+
+Knows versions and connections; nothing of what the rows mean to anybody.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from p2engine.errors import NewerFormat, StoreBusy, StoreError
+from p2engine.stores.sqlite_schema import APPLICATION, MIGRATIONS, SCHEMA, TABLES
+
+MEMORY = ":memory:"
+
+PAGE_BYTES = (
+    1024  # a commit writes whole pages: 1 KB ones cost a tenth less CPU and a third of the WAL that 4 KB ones do
+)
+CHECKPOINT_PAGES = 4096  # 4 MB of WAL between checkpoints
+WAL_BYTES_KEPT = 64 * 1024 * 1024  # a WAL that grew beyond, behind a long reader, is cut back to this
+READ_WAIT_S = 1.0  # while another process recovers or closes the file, which takes milliseconds
+RETRY_S = 0.02
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ADVICE = (
+    (("SQLITE_CORRUPT",), "is damaged", "run `p2engine doctor`, and restore a copy of the file"),
+    (("SQLITE_NOTADB",), "is not a P2Engine store", "move it away, or name another file"),
+    (("SQLITE_FULL",), "is on a full disk; nothing was written", "make room, and try again"),
+    (
+        ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"),
+        "cannot be written",
+        "check it, its directory and the disk",
+    ),
+)
+
+
+def busy(error: sqlite3.Error) -> bool:
+    """Whether it says that another connection holds the lock."""
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def store_error(error: sqlite3.Error, path: str) -> StoreError:
+    """What SQLite says, in words of what to do."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if busy(error):
+        return StoreBusy(f"{path} is locked by another process", hint="wait for it or end it, and try again")
+    for names, what, hint in _ADVICE:
+        if name.startswith(names):
+            return StoreError(f"{path} {what}: {error}", hint=hint)
+    return StoreError(f"{path}: {error} ({name}); nothing was written", hint="run `p2engine doctor`")
+
+
+class Reader:
+    """Calls reading functions with the reading connection, and turns what SQLite says into errors of the store."""
+
+    def __init__(self, db: sqlite3.Connection, path: str) -> None:
+        self._db = db
+        self._path = path
+        self.closed = False
+
+    def __call__(self, read: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self.closed:
+            raise StoreError(f"the store {self._path} is closed")
+        try:
+            return read(self._db, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise store_error(error, self._path) from error
+
+    def close(self) -> None:
+        self.closed = True
+        self._db.close()
+
+
+def connect(path: str, *, sync: str) -> sqlite3.Connection:
+    """The writing connection. It never waits for a lock."""
+    # Handed to and fro between the loop and one thread, which never use it at once.
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=0)
+    db.execute(f"PRAGMA synchronous={sync}")
+    db.execute("PRAGMA fullfsync=1")  # macOS: a plain fsync leaves the bytes in the drive's cache
+    db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+    db.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}")
+    return db
+
+
+def connect_reader(path: str) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=READ_WAIT_S
+    )
+    db.execute("PRAGMA query_only=1")
+    return db
+
+
+def open_file(
+    path: str, *, sync: str, wait_s: float, schema: int = SCHEMA, migrations: Mapping[int, str] = MIGRATIONS
+) -> sqlite3.Connection:
+    """The writing connection to a file of this schema, made or migrated where needed.
+
+    Blocks for about `wait_s` seconds at most. Raises StoreError, StoreBusy, NewerFormat.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        db = None
+        try:
+            db = connect(path, sync=sync)
+            _bring_up(db, path, schema, migrations)
+        except (sqlite3.Error, StoreError) as error:
+            if db is not None:
+                db.close()
+            if isinstance(error, StoreError):
+                raise
+            if not busy(error) or time.monotonic() > deadline:
+                raise store_error(error, path) from error
+            time.sleep(RETRY_S)  # switching to WAL does not heed SQLite's own way of waiting
+        else:
+            return db
+
+
+def _bring_up(db: sqlite3.Connection, path: str, schema: int, migrations: Mapping[int, str]) -> None:
+    found = _schema_of(db, path, schema)
+    if found == schema:
+        return
+    if found == 0:
+        db.execute(f"PRAGMA page_size={PAGE_BYTES}")
+        db.execute("PRAGMA journal_mode=WAL")
+    else:
+        _keep_copy(db, path, found)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        found = _schema_of(db, path, schema)  # another process may have been first
+        scripts = [migrations[version] for version in range(found, schema)] if found else [TABLES]
+        for script in scripts:
+            for statement in script.split(";\n"):
+                db.execute(statement)
+        db.execute(f"PRAGMA application_id={APPLICATION}")
+        db.execute(f"PRAGMA user_version={schema}")
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _schema_of(db: sqlite3.Connection, path: str, schema: int) -> int:
+    """The schema of the file, 0 when it is empty. Raises unless it is ours, and not of a later version."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if not tables:
+        return 0
+    if application != APPLICATION:
+        raise StoreError(f"{path} is not a P2Engine store", hint="move it away, or name another file")
+    if found > schema:
+        raise NewerFormat(
+            f"{path} was written by a later version of P2Engine (schema {found}; this one reads up to {schema})",
+            hint="update P2Engine",
+        )
+    return int(found)
+
+
+def _keep_copy(db: sqlite3.Connection, path: str, found: int) -> None:
+    """The file as it is before a migration, beside it."""
+    copy = Path(f"{path}.schema-{found}")
+    if not copy.exists():
+        part = Path(f"{copy}.part")
+        part.unlink(missing_ok=True)
+        db.execute("VACUUM INTO ?", (str(part),))
+        part.rename(copy)

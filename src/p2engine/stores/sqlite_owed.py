@@ -1,0 +1,68 @@
+"""What is owed and who holds it: finds, lists and takes open effects.
+
+Knows the one table of them, and asks an `Owners` who is alive.
+"""
+
+import sqlite3
+from typing import NamedTuple
+
+import msgspec
+
+from p2engine.domain.codec import decode_effect
+from p2engine.domain.ids import EffectId, OwnerId, StackRef, ref_of
+from p2engine.domain.records import Claimed, Perform
+from p2engine.stores.owners import Owners
+from p2engine.stores.sqlite_stacks import load
+
+_FIND = "SELECT owner, tries, started, body FROM owed WHERE id = ?"
+_OF_STACK = "SELECT id FROM owed WHERE id >= ?1 || ':' AND id < ?1 || ';' ORDER BY born, id"  # `;` follows `:`
+_TAKE = "UPDATE owed SET owner = ?, tries = tries + 1 WHERE id = ?"
+_HOLDERS = "SELECT DISTINCT owner FROM owed WHERE owner IS NOT NULL"
+_FREE = """
+SELECT id, kind FROM owed WHERE owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?))
+ORDER BY born, id LIMIT ?
+"""
+
+
+class Owed(NamedTuple):
+    owner: OwnerId | None
+    tries: int
+    started: int
+    body: bytes
+
+    def free_for(self, owner: OwnerId, owners: Owners) -> bool:
+        """Whether `owner` may have it: nobody else who lives has it."""
+        return self.owner is None or self.owner == owner or not owners.alive(self.owner)
+
+
+def find(db: sqlite3.Connection, effect: EffectId) -> Owed | None:
+    row = db.execute(_FIND, (effect,)).fetchone()
+    return Owed(*row) if row else None
+
+
+def claimed(db: sqlite3.Connection, effect: EffectId, owed: Owed, since: int) -> Claimed:
+    """Raises NewerFormat and CorruptEntry when the effect or its stack cannot be read here."""
+    body = decode_effect(owed.body, f"owed effect {effect}")
+    return Claimed(body, owed.tries, bool(owed.started), load(db, ref_of(effect), since))
+
+
+def take(db: sqlite3.Connection, effect: EffectId, owner: OwnerId, owners: Owners, since: int) -> Claimed | None:
+    """Make it `owner`'s, inside a transaction; None when it is settled or held by another who lives."""
+    owed = find(db, effect)
+    if owed is None or not owed.free_for(owner, owners):
+        return None
+    if owed.owner == owner:
+        return claimed(db, effect, owed, since)
+    taken = claimed(db, effect, owed._replace(owner=owner, tries=owed.tries + 1), since)
+    db.execute(_TAKE, (owner, effect))
+    return taken
+
+
+def due(db: sqlite3.Connection, owners: Owners, limit: int) -> list[Perform]:
+    living = [owner for (owner,) in db.execute(_HOLDERS).fetchall() if owners.alive(owner)]
+    rows = db.execute(_FREE, (msgspec.json.encode(living).decode(), limit))
+    return [Perform(EffectId(effect), kind) for effect, kind in rows]
+
+
+def of_stack(db: sqlite3.Connection, ref: StackRef) -> list[EffectId]:
+    return [EffectId(effect) for (effect,) in db.execute(_OF_STACK, (ref,))]

@@ -1,0 +1,193 @@
+"""The one door to the writing connection: when work is committed, with whom, and on which thread.
+
+Direct (no flush per commit): each piece of work at once on the loop. Grouped (every commit flushed): what comes within
+one tick of the loop is flushed together, on the loop while the disk is quick. Whenever another process holds the lock,
+or the disk is slow, the connection is lent to a thread, which waits, and all work goes through it until the queue is
+empty. Either the loop or the thread has the connection, never both, so it needs no lock.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+from p2engine.errors import P2EngineError
+from p2engine.limits import BUSY_WAIT_S, GROUP_COMMIT_MAX
+from p2engine.stores.sqlite_file import busy, store_error
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+"""Runs inside a transaction. When it raises a P2EngineError it must have written nothing: its neighbours go on."""
+
+FLUSH_ON_LOOP_MAX_S = 0.003  # a disk that flushes slower than this gets a thread: the loop has others to serve
+
+
+class _Failed(NamedTuple):
+    error: Exception
+
+
+class _Waiting(NamedTuple):
+    work: Work[Any]
+    done: "asyncio.Future[Any]"
+
+
+class Writer:
+    """Commits work, in the order in which it comes. `committed` is called on the loop after each commit."""
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        path: str,
+        *,
+        grouped: bool,
+        committed: Callable[[], None],
+        busy_wait_s: float = BUSY_WAIT_S,
+    ) -> None:
+        self._db = db
+        self._path = path
+        self._grouped = grouped
+        self._committed = committed
+        self._busy_wait_ms = int(busy_wait_s * 1000)
+        self._queue: deque[_Waiting] = deque()
+        self._lent: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="p2engine-sqlite")
+        self._slow = False
+
+    async def run(self, work: Work[T]) -> T:
+        """Do `work` in a transaction; committed when this returns. Raises what it raises, StoreBusy and StoreError.
+
+        When the wait for it is cancelled, it may be done or not.
+        """
+        if not self._grouped and self._lent is None:
+            try:
+                outcome = self._commit([work])[0]
+            except sqlite3.OperationalError:
+                pass  # another process holds the lock: wait for it in the thread
+            else:
+                self._committed()
+                if isinstance(outcome, _Failed):
+                    raise outcome.error
+                result: T = outcome
+                return result
+        return await self._enqueue(work)
+
+    async def aclose(self) -> None:
+        """Commit what is queued; the connection is the caller's again."""
+        self._flush()
+        while self._lent is not None:
+            await asyncio.wait([self._lent])
+        self._thread.shutdown()
+
+    def _enqueue(self, work: Work[T]) -> "asyncio.Future[T]":
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._queue.append(_Waiting(work, done))
+        if self._lent is not None:
+            pass
+        elif not self._grouped:
+            self._lend()
+        elif len(self._queue) >= GROUP_COMMIT_MAX:
+            self._flush()
+        elif len(self._queue) == 1:
+            # Twice, so that whatever this tick wakes can still join.
+            loop.call_soon(loop.call_soon, self._flush)
+        return done
+
+    def _flush(self) -> None:
+        if self._lent is not None or not self._queue:
+            return
+        if self._slow:
+            self._lend()
+            return
+        group = self._take()
+        started = time.perf_counter()
+        try:
+            outcomes = self._commit([waiting.work for waiting in group])
+        except sqlite3.OperationalError:
+            self._queue.extendleft(reversed(group))
+            self._lend()
+        else:
+            self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
+            self._resolve(group, outcomes)
+
+    def _take(self) -> list[_Waiting]:
+        return [self._queue.popleft() for _ in range(min(len(self._queue), GROUP_COMMIT_MAX))]
+
+    def _lend(self) -> None:
+        self._lent = asyncio.get_running_loop().create_task(self._drain())
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._queue:
+                group = self._take()
+                started = time.perf_counter()
+                outcomes = await loop.run_in_executor(
+                    self._thread, self._commit_waiting, [waiting.work for waiting in group]
+                )
+                self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
+                self._resolve(group, outcomes)
+        finally:
+            self._lent = None
+
+    def _resolve(self, group: Sequence[_Waiting], outcomes: Sequence[Any]) -> None:
+        self._committed()
+        for waiting, outcome in zip(group, outcomes, strict=True):
+            if waiting.done.done():
+                continue
+            if isinstance(outcome, _Failed):
+                waiting.done.set_exception(outcome.error)
+            else:
+                waiting.done.set_result(outcome)
+
+    def _commit_waiting(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """In the thread, where waiting for a lock stalls nobody else."""
+        self._db.execute(f"PRAGMA busy_timeout={self._busy_wait_ms}")
+        try:
+            return self._commit(works)
+        except sqlite3.OperationalError as error:
+            return [_Failed(store_error(error, self._path)) for _ in works]
+        finally:
+            self._db.execute("PRAGMA busy_timeout=0")
+
+    def _commit(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """The result of each, or how it failed. Raises OperationalError when the lock is another's."""
+        try:
+            return self._transaction(works)
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            if isinstance(error, sqlite3.Error) and busy(error):
+                raise
+            if len(works) == 1:
+                return [self._failed(error)]
+            # One of them is at fault, or the disk is: each answers for itself.
+            return [self._commit_alone(work) for work in works]
+
+    def _commit_alone(self, work: Work[Any]) -> Any:
+        try:
+            return self._transaction([work])[0]
+        except (sqlite3.Error, ValueError, OverflowError) as error:
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> _Failed:
+        return _Failed(store_error(error, self._path) if isinstance(error, sqlite3.Error) else error)
+
+    def _transaction(self, works: Sequence[Work[Any]]) -> list[Any]:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = [self._attempt(work) for work in works]
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return outcomes
+
+    def _attempt(self, work: Work[Any]) -> Any:
+        try:
+            return work(self._db)
+        except P2EngineError as refusal:
+            return _Failed(refusal)

@@ -1,0 +1,115 @@
+"""Doubles at the edge of the world, named as such: agents and tools from plain functions, a clock and ids from a seed."""
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from p2engine.domain.decisions import Decision, Move, Say, ToolOutcome
+from p2engine.domain.ids import AgentId, ConversationId, StackRef
+from p2engine.domain.messages import ToolSpec, Usage
+from p2engine.domain.setup import Budget, DedupPolicy, Repeat, Setup, ToolGrant
+from p2engine.errors import UsageError
+from p2engine.ports import Agent, AgentView, ToolContext
+
+Decide = Callable[[AgentView], Awaitable[Sequence[Move] | Decision | str]]
+ToolBody = Callable[[Mapping[str, Any], ToolContext], Awaitable[ToolOutcome | str]]
+
+
+class FunctionAgent:
+    """An agent that is one function of what it sees: text, moves, or a whole decision."""
+
+    def __init__(self, decide: Decide) -> None:
+        self._decide = decide
+
+    async def decide(self, view: AgentView) -> Decision:
+        answer = await self._decide(view)
+        if isinstance(answer, Decision):
+            return answer
+        moves = (Say(answer),) if isinstance(answer, str) else tuple(answer)
+        return Decision(moves, Usage(model="scripted/function", tokens_in=10, tokens_out=5, cost_usd=0.0, offline=True))
+
+
+class FixedRoster:
+    """A roster of agents given as functions. Every agent may use `tools` and delegate to every other agent."""
+
+    def __init__(
+        self,
+        agents: Mapping[str, Decide],
+        tools: Mapping[str, Repeat] | None = None,
+        *,
+        dedup: DedupPolicy = "none",
+        budget: Budget | None = None,
+        approval: Sequence[str] = (),
+    ) -> None:
+        self._agents = {AgentId(name): FunctionAgent(decide) for name, decide in agents.items()}
+        self._setups = {
+            name: Setup(
+                agent=name,
+                model="scripted/function",
+                tools=tuple(ToolGrant(tool, repeat, tool in approval) for tool, repeat in (tools or {}).items()),
+                delegates=tuple(other for other in self._agents if other != name),
+                budget=budget or Budget(),
+                dedup=dedup,
+            )
+            for name in self._agents
+        }
+
+    def agents(self) -> Sequence[AgentId]:
+        return list(self._agents)
+
+    async def setup(self, agent: AgentId, changes: Mapping[str, Any], *, stand_in: bool = False) -> Setup:
+        if agent not in self._setups:
+            raise UsageError(f"no agent {agent!r}")
+        setup = self._setups[agent]
+        if "tools" in changes:
+            setup = msgspec.structs.replace(setup, tools=tuple(t for t in setup.tools if t.name in changes["tools"]))
+        plain = {key: value for key, value in changes.items() if key in ("model", "temperature", "max_tokens")}
+        return msgspec.structs.replace(setup, **plain) if plain else setup
+
+    def agent(self, setup: Setup) -> Agent:
+        return self._agents[setup.agent]
+
+    async def bodies(self, setup: Setup) -> tuple[str, tuple[ToolSpec, ...]]:
+        return "", tuple(ToolSpec(name=grant.name, repeat=grant.repeat) for grant in setup.tools)
+
+
+class FunctionTools:
+    """Tools that are plain functions of their arguments and context."""
+
+    def __init__(self, tools: Mapping[str, ToolBody] | None = None) -> None:
+        self.tools = dict(tools or {})
+
+    def has(self, name: str) -> bool:
+        return name in self.tools
+
+    async def __call__(self, name: str, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome:
+        outcome = await self.tools[name](arguments, ctx)
+        return ToolOutcome(content=outcome) if isinstance(outcome, str) else outcome
+
+
+class CountingIds:
+    """Ids in a row, so that two equal runs mint equal ids."""
+
+    def __init__(self) -> None:
+        self._next = itertools.count(1)
+
+    def branch(self) -> StackRef:
+        return StackRef(f"{next(self._next):012x}")
+
+    def conversation(self) -> ConversationId:
+        return ConversationId(f"c{next(self._next):011x}")
+
+    def fact(self) -> str:
+        return f"f{next(self._next):011x}"
+
+
+class ManualClock:
+    """Time that passes when it is told to. `time` is Unix seconds."""
+
+    def __init__(self, time: float = 1_000_000.0) -> None:
+        self.time = time
+
+    def now(self) -> float:
+        return self.time

@@ -1,0 +1,188 @@
+"""Builds everything from settings: the only module that knows every driver. Opens nothing until asked."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from p2engine.agents.llm import LlmAgent, request_for
+from p2engine.agents.moves import delegate_spec
+from p2engine.agents.roster import FileRoster
+from p2engine.dispatch.inline import InlineDispatcher
+from p2engine.domain.ids import ConversationId, StackRef
+from p2engine.domain.messages import ModelRequest
+from p2engine.domain.records import Event
+from p2engine.errors import NewerFormat, StoreError, UsageError
+from p2engine.models.catalogue import Models
+from p2engine.plugins import ProjectTools, installed_agents, installed_tools
+from p2engine.runtime.bus import Bus
+from p2engine.runtime.engine import Engine as Core
+from p2engine.runtime.perform import view_of
+from p2engine.runtime.world import World
+from p2engine.settings import Settings
+from p2engine.stores.blobs import FileBlobs
+from p2engine.stores.sqlite import SqliteStore
+from p2engine.tools.artifacts import artifact_tools
+from p2engine.tools.registry import WITHHELD, Registry
+from p2engine.tools.running import Runner
+from p2engine.tools.weather import weather_tool
+
+if TYPE_CHECKING:
+    from p2engine.runtime.sync import SyncEngine
+
+FORMAT = 1  # of the state folder
+"""The layout of the state folder; a folder of a later one is refused."""
+
+
+class SystemClock:
+    """ports.Clock of this machine."""
+
+    def now(self) -> float:
+        return time.time()
+
+
+class RandomIds:
+    """ports.Ids from the system's randomness."""
+
+    def branch(self) -> StackRef:
+        return StackRef(uuid.uuid4().hex[:12])
+
+    def conversation(self) -> ConversationId:
+        return ConversationId(uuid.uuid4().hex[:12])
+
+    def fact(self) -> str:
+        return uuid.uuid4().hex[:16]
+
+
+class Engine(Core):
+    """An engine on a project's settings. `notes`: what a person should be told once."""
+
+    def __init__(self, world: World, settings: Settings, roster: FileRoster, registry: Registry, models: Models) -> None:
+        super().__init__(world, InlineDispatcher)
+        self.settings = settings
+        self.roster = roster
+        self.registry = registry
+        self.models = models
+        self.notes: list[str] = []
+        self._project_tools: ProjectTools | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        project: Path | str | None = None,
+        *,
+        home: Path | str | None = None,
+        config: Path | str | None = None,
+        work: bool = True,
+        project_code: bool = True,
+        settings: Settings | None = None,
+    ) -> AsyncIterator["Engine"]:
+        """An engine on a project folder (else the nearest one upwards); closed at the end of the `async with`.
+
+        work: do what is owed; without it the engine only reads and writes. project_code: load `tools/*.py`.
+        Raises ConfigError, UsageError, StoreError.
+        """
+        settings = settings or Settings.load(project=project, home=home, config=config)
+        async with AsyncExitStack() as closing:
+            engine = await _build(settings, closing, project_code=project_code)
+            if work:
+                engine.start()
+            yield engine
+
+    @classmethod
+    def open_sync(cls, project: Path | str | None = None, **options: object) -> "SyncEngine":
+        """The same without `async`, inside a running loop (a notebook) too: a loop of its own in a thread."""
+        from p2engine.runtime.sync import SyncEngine
+
+        return SyncEngine(lambda: cls.open(project, **options))  # type: ignore[arg-type]
+
+    def refresh(self) -> list[str]:
+        """Take in what changed on disk: agents.yml, personas, tools. Returns what was reloaded or is broken."""
+        said = self.roster.refresh()
+        if self._project_tools is not None and self._project_tools.changed():
+            loaded = self._project_tools.load()
+            said += [*loaded.changed, *(str(problem) for problem in loaded.problems)]
+            said += [str(problem) for problem in self.registry.exchange(loaded.tools)]
+            self.roster.forget()
+        return said
+
+    async def request_of(self, event: Event) -> ModelRequest:
+        """The exact request behind a `model.reply` event, rebuilt from the log. Raises UsageError for other events."""
+        if event.kind != "model.reply" or event.ref is None:
+            raise UsageError(f"event {event.id!r} is no model call")
+        return request_for(await view_of(self.world, event.cause))
+
+
+def _state_folder(home: Path) -> None:
+    """Make the state folder, or check that we may use it. Raises StoreError, NewerFormat."""
+    mark = home / "format"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if mark.exists():
+            found = mark.read_text().strip()
+            if not found.isdigit() or int(found) > FORMAT:
+                raise NewerFormat(f"{home} has format {found!r}; this version knows {FORMAT}: use a later version")
+            return
+        (home / ".gitignore").write_text("*\n")
+        mark.write_text(f"{FORMAT}\n")
+    except OSError as error:
+        hint = "mend its permissions or choose another folder with --home"
+        raise StoreError(f"cannot use the state folder {home}: {error.strerror}", hint=hint) from error
+
+
+async def _build(settings: Settings, closing: AsyncExitStack, *, project_code: bool) -> Engine:
+    layout = settings.layout
+    _state_folder(settings.home)
+    store = await SqliteStore.open(layout.store, sync="FULL" if settings.sqlite.synchronous == "full" else "NORMAL")
+    closing.push_async_callback(store.aclose)
+    blobs = FileBlobs(layout.blobs)
+    models = Models(
+        keys={provider: key.get_secret_value() for provider, key in settings.provider_keys.items()},
+        bases=settings.api_bases,
+        offline=settings.llm.offline,
+    )
+    closing.push_async_callback(models.aclose)
+    registry = Registry([*artifact_tools(), weather_tool(settings.weather.backend)])
+    plugins = installed_tools()
+    notes = [*settings.notes, *(str(problem) for problem in plugins.problems)]
+    for tool in plugins.tools:
+        registry.add(tool)
+    project_tools = ProjectTools(settings.project, enabled=project_code) if settings.project else None
+    if project_tools is not None:
+        loaded = project_tools.load()
+        notes += [str(problem) for problem in (*loaded.problems, *registry.exchange(loaded.tools))]
+    agents = installed_agents()
+    notes += [str(problem) for problem in agents.problems]
+    llm = LlmAgent(models)
+    roster = FileRoster(
+        settings.project,
+        blobs,
+        model=settings.llm.models.default_model,
+        supported=settings.llm.models.supported_models,
+        tool_spec=lambda name: tool.spec if (tool := registry.get(name)) else None,
+        tool_names=registry.known,
+        withheld=WITHHELD,
+        delegate_spec=delegate_spec,
+        llm=llm,
+        plugins=agents.factories,
+        budget=settings.turn_budget,
+        dedup=settings.dedup,
+    )
+    world = World(
+        store=store,
+        blobs=blobs,
+        roster=roster,
+        tools=Runner(registry, now=time.time),
+        clock=SystemClock(),
+        ids=RandomIds(),
+        owner=store.owner,
+        bus=Bus(),
+    )
+    engine = Engine(world, settings, roster, registry, models)
+    engine.notes = [*notes, *roster.notes]
+    engine._project_tools = project_tools
+    closing.push_async_callback(engine.aclose)
+    return engine
