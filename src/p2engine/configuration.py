@@ -116,7 +116,7 @@ class Configuration(Section):
     """What `config/config.json` may hold."""
 
     mode: Literal["development", "production"] = Field(
-        default="development", description="`production` never answers offline."
+        default="development", description="`production`: nothing is answered offline unless `llm.offline` says so."
     )
     store: Literal["sqlite"] = Field(default="sqlite", description="Where conversations are kept.")
     dispatch: Literal["inline"] = Field(default="inline", description="Who runs effects.")

@@ -18,6 +18,8 @@ from p2engine.positions import Place, json_value, show, yaml_value
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+PATH_CHARS_MAX = 300  # of a path in a message
+
 M = TypeVar("M", bound="BaseModel")
 
 
@@ -122,9 +124,11 @@ def read_text(path: Path) -> str:
 def shown(path: Path) -> str:
     """A path as messages show it: from the working folder where it lies below that, else in full."""
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except (OSError, ValueError):
-        return str(path)
+        text = str(path.resolve().relative_to(Path.cwd()))
+    except (OSError, RuntimeError, ValueError):  # a loop of links, NUL, or simply elsewhere
+        text = str(path)
+    text = text if len(text) <= PATH_CHARS_MAX else f"…{text[-PATH_CHARS_MAX:]}"
+    return text if text.isprintable() else repr(text)
 
 
 def subject(place: Place) -> str:
@@ -139,8 +143,10 @@ def nearest(name: str, known: Iterable[str], closeness: float = 0.6) -> str | No
     """The known name that `name` was probably meant to be, if one is near. closeness: 0 any, 1 the same."""
     from difflib import get_close_matches
 
-    by_form = {_form(each): each for each in known}
-    found = get_close_matches(_form(name[:100]), by_form, 1, closeness)
+    form, by_form = _form(name[:100]), {_form(each): each for each in known}
+    found = get_close_matches(form, by_form, 1, closeness)
+    begun = [each for each in by_form if form and each.startswith(form)]
+    found = found or (begun if len(begun) == 1 else [])
     return by_form[found[0]] if found else None
 
 

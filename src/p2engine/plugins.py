@@ -7,6 +7,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from importlib.machinery import FileFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
@@ -93,12 +94,12 @@ class ProjectTools:
         return Loaded(_each_once(good.values()), tuple(problems), tuple(sorted(changed)))
 
     def _look(self) -> dict[str, Stamp]:
-        try:
-            found = [(path.name, path.stat()) for path in self._folder.glob("*.py")]
-        except OSError:
-            # A file went while we looked, or the folder cannot be read: the next look tells.
-            return {}
-        return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in found}
+        stamps = {}
+        for path in self._folder.glob("*.py"):
+            with suppress(OSError):  # it went while we looked
+                stat = path.stat()
+                stamps[path.name] = (stat.st_mtime_ns, stat.st_size)
+        return stamps
 
     def _run(self, package: str, name: str) -> Any:
         path = self._folder / name
@@ -186,7 +187,7 @@ def _in_file(error: BaseException, path: Path) -> ConfigError:
     """What went wrong and its mend, on one line, with the line of `path` where it did."""
     shown = f"{FOLDER}/{path.name}"
     if isinstance(error, ConfigError) and error.file == str(path):
-        return ConfigError(_first_line(error), file=shown, line=error.line)
+        return ConfigError(_with_hint(error.message, error), file=shown, line=error.line)
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return ConfigError(f"SyntaxError: {error.msg}", file=shown, line=error.lineno)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -210,8 +211,12 @@ def _import_mend(error: ModuleNotFoundError, path: Path) -> str:
 def _first_line(error: BaseException) -> str:
     line = next(iter(str(error).splitlines()), "")[:_LINE_CHARS]
     if isinstance(error, P2EngineError):
-        return f"{line}; {error.hint}" if error.hint else line
+        return _with_hint(line, error)
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _with_hint(line: str, error: P2EngineError) -> str:
+    return f"{line}; {error.hint}" if error.hint else line
 
 
 def _tools_in(found: Any) -> Iterator[AnyFunctionTool]:

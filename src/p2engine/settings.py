@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import SecretStr, ValidationError
 
-from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, VARIABLES, Configuration, address
+from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, VARIABLES, Configuration, address, all_keys
 from p2engine.documents import Document, did_you_mean, faults, nearest, read_json, read_text, shown, subject
 from p2engine.domain.setup import Budget
 from p2engine.errors import ConfigError, NotAvailable, UsageError
@@ -104,6 +104,14 @@ class Settings(Configuration):
         """The main log file: below the project folder, or below the state folder where there is no project."""
         return (self.project or self.home) / self.logging.log_dir / self.logging.log_file
 
+    def rows(self) -> Iterator[tuple[str, Any, str]]:
+        """Every key of the configuration file with its value and where that came from."""
+        for key in all_keys():
+            value: Any = self
+            for step in key.name.split("."):
+                value = getattr(value, step)
+            yield key.name, value, self.sources.get(key.name, "default")
+
     @property
     def turn_budget(self) -> Budget:
         """What a turn may spend, for agents that have no budget of their own."""
@@ -155,7 +163,7 @@ def _project(given: Path | str | None, said: Mapping[str, Said]) -> Path | None:
         marks = ("config/agents.yml", "config/config.json")
         return next((each for each in (here, *here.parents) if any(_exists(each / mark) for mark in marks)), None)
     if not _exists(path / "."):
-        raise UsageError(f"project {show(str(path))}: no such folder")
+        raise UsageError(f"project {shown(path)}: no such folder")
     return path
 
 

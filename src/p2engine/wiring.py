@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from p2engine.agents.llm import LlmAgent, request_for
-from p2engine.agents.moves import delegate_spec
-from p2engine.agents.roster import FileRoster
+from p2engine.agents.roster import Defaults, FileRoster, Tools
 from p2engine.dispatch.inline import InlineDispatcher
-from p2engine.domain.ids import ConversationId, StackRef
+from p2engine.domain.ids import ConversationId, EffectId, StackRef
 from p2engine.domain.messages import ModelRequest
 from p2engine.domain.records import Event
 from p2engine.errors import NewerFormat, StoreError, UsageError
@@ -59,7 +58,9 @@ class RandomIds:
 class Engine(Core):
     """An engine on a project's settings. `notes`: what a person should be told once."""
 
-    def __init__(self, world: World, settings: Settings, roster: FileRoster, registry: Registry, models: Models) -> None:
+    def __init__(
+        self, world: World, settings: Settings, roster: FileRoster, registry: Registry, models: Models
+    ) -> None:
         super().__init__(world, InlineDispatcher)
         self.settings = settings
         self.roster = roster
@@ -67,6 +68,7 @@ class Engine(Core):
         self.models = models
         self.notes: list[str] = []
         self._project_tools: ProjectTools | None = None
+        self._said: set[str] = set()  # problems that stand and were told
 
     @classmethod
     @asynccontextmanager
@@ -100,20 +102,23 @@ class Engine(Core):
         return SyncEngine(lambda: cls.open(project, **options))  # type: ignore[arg-type]
 
     def refresh(self) -> list[str]:
-        """Take in what changed on disk: agents.yml, personas, tools. Returns what was reloaded or is broken."""
-        said = self.roster.refresh()
+        """Take in what changed on disk: agents.yml, personas, tools. Returns what was reloaded or newly broke."""
+        said: list[str] = []
         if self._project_tools is not None and self._project_tools.changed():
             loaded = self._project_tools.load()
-            said += [*loaded.changed, *(str(problem) for problem in loaded.problems)]
-            said += [str(problem) for problem in self.registry.exchange(loaded.tools)]
-            self.roster.forget()
+            clashes = self.registry.exchange(loaded.tools)
+            said += [*loaded.changed, *(str(problem) for problem in (*loaded.problems, *clashes))]
+        said += self.roster.refresh()
+        problems = {str(problem) for problem in self.roster.problems}
+        said += sorted(problems - self._said)
+        self._said = problems
         return said
 
     async def request_of(self, event: Event) -> ModelRequest:
         """The exact request behind a `model.reply` event, rebuilt from the log. Raises UsageError for other events."""
         if event.kind != "model.reply" or event.ref is None:
             raise UsageError(f"event {event.id!r} is no model call")
-        return request_for(await view_of(self.world, event.cause))
+        return request_for(await view_of(self.world, EffectId(event.cause)))
 
 
 def _state_folder(home: Path) -> None:
@@ -158,18 +163,16 @@ async def _build(settings: Settings, closing: AsyncExitStack, *, project_code: b
     notes += [str(problem) for problem in agents.problems]
     llm = LlmAgent(models)
     roster = FileRoster(
-        settings.project,
-        blobs,
-        model=settings.llm.models.default_model,
-        supported=settings.llm.models.supported_models,
-        tool_spec=lambda name: tool.spec if (tool := registry.get(name)) else None,
-        tool_names=registry.known,
-        withheld=WITHHELD,
-        delegate_spec=delegate_spec,
-        llm=llm,
-        plugins=agents.factories,
-        budget=settings.turn_budget,
-        dedup=settings.dedup,
+        project=settings.project,
+        defaults=Defaults(
+            settings.llm.models.default_model,
+            settings.llm.models.supported_models,
+            settings.turn_budget,
+            settings.dedup,
+        ),
+        tools=Tools(lambda name: tool.spec if (tool := registry.get(name)) else None, registry.known, WITHHELD),
+        factories={"llm": lambda _: llm, **agents.factories},
+        blobs=blobs,
     )
     world = World(
         store=store,

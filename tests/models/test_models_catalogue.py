@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -186,3 +188,26 @@ def test_what_the_policy_holds_back_is_said() -> None:
     rows = Models(keys={"openai": "sk-secret"}, offline="always").describe()
     assert rows[0].enable == "set llm.offline to auto"
     assert "secret" not in repr(rows)
+
+
+async def test_the_stand_in_says_that_it_is_one() -> None:
+    """Without a key the stand-in answers, and its usage says so."""
+    models = Models()
+    reply = await models.complete(asking("openai/gpt-4o"))
+    await models.aclose()
+    assert reply.text
+    assert reply.usage.offline
+
+
+def test_nothing_heavy_is_loaded_before_a_call() -> None:
+    """Building the catalogue and resolving a model loads no HTTP client, no prices, no litellm."""
+    code = """
+import sys
+from p2engine.models.catalogue import Models
+models = Models(keys={"openai": "k"})
+models.resolve("openai/gpt-4o")
+models.describe()
+print(sorted({"aiohttp", "litellm", "genai_prices", "pydantic", "stamina", "ruamel.yaml"} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -10,13 +11,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from p2engine.domain.messages import Fragment, Message, ModelReply, ModelRequest, ToolSpec, ToolUse, fragment
 from p2engine.errors import ConfigError, ModelError
 from p2engine.limits import REPLY_BYTES_MAX
 from p2engine.models.openai import OpenAIModel, limit_key
 from p2engine.models.refusal import Peer, retry_after_s
-from p2engine.models.wire import ReplyReader, RequestWriter
+from p2engine.models.wire import ReplyReader, RequestWriter, tool_use
 from p2engine.testing.server import Answer, Fault, Handler, OpenAIServer, Received, Reply
 
 WEATHER = ToolSpec(
@@ -339,7 +342,7 @@ async def test_a_server_that_is_not_there_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     model = OpenAIModel(f"http://127.0.0.1:{port}/v1", None)
-    with pytest.raises(ModelError, match=r"no answer from 127\.0\.0\.1") as caught:
+    with pytest.raises(ModelError, match=rf"no connection to 127\.0\.0\.1:{port}: Connection refused") as caught:
         await model.complete(asking())
     await model.aclose()
     assert caught.value.retryable
@@ -404,11 +407,18 @@ async def test_many_calls_share_one_model() -> None:
     assert [reply.text for reply in replies] == [f"CALL {n}" for n in range(100)]
 
 
-@pytest.mark.parametrize("base", ["", "localhost:8000", "ftp://x/v1", "http://", "/v1"])
+@pytest.mark.parametrize("base", ["", "localhost:8000", "ftp://x/v1", "http://", "/v1", "http://[::1", "http://x:port"])
 def test_a_base_that_is_no_address_is_refused_at_once(base: str) -> None:
     """A wrong api_base is a wrong configuration, before any call."""
     with pytest.raises(ConfigError, match="api_base"):
         OpenAIModel(base, None)
+
+
+def test_a_password_in_a_base_is_refused_and_not_shown() -> None:
+    """An address with a password would end up in errors and logs."""
+    with pytest.raises(ConfigError, match="password") as caught:
+        OpenAIModel("https://me:secret@example.test/v1", None)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_key_that_cannot_be_sent_is_refused_at_once() -> None:
@@ -525,3 +535,48 @@ def test_odd_shapes_of_a_message_are_read() -> None:
     assert read(msgspec.json.encode(refusal)).text == "I would rather not."
     two = {"choices": [{"index": 0, "message": {"content": "a"}}, {"index": 1, "message": {"content": "b"}}]}
     assert read(b"\xef\xbb\xbf  " + msgspec.json.encode(two)).text == "a"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["choices", "delta", "message", "content", "tool_calls", "error"]), inner)
+    ),
+    max_leaves=12,
+)
+CHUNK = st.one_of(
+    st.binary(max_size=30),
+    st.sampled_from([b"data: ", b"\n", b"\r\n", b"\r", b"\n\n", b"data: [DONE]\n\n", b": ping\n", b"{", b"}"]),
+    JSON.map(lambda value: b"data: " + json.dumps(value).encode() + b"\n\n"),
+    JSON.map(lambda value: json.dumps(value).encode()),
+)
+
+
+@given(st.lists(CHUNK, max_size=8))
+def test_whatever_comes_back_is_read_or_refused(chunks: list[bytes]) -> None:
+    """No bytes from a server raise anything but ModelError."""
+    try:
+        answered = read(*chunks)
+    except ModelError:
+        return
+    assert isinstance(answered.text, str)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=3), st.integers(300, 599))
+def test_whatever_an_error_says_is_told(bodies: list[bytes], status: int) -> None:
+    """No body of an error raises anything; the error is one line and has the status."""
+    error = Peer("openai", "secret-key").refused(status, b"".join(bodies), {}, 0.0)
+    assert str(status) in error.message
+    assert error.message.isprintable()
+
+
+@given(JSON)
+def test_arguments_are_an_object_or_malformed(value: Any) -> None:
+    """Any JSON as arguments comes out as the same object or as its text, and can be written again."""
+    call = tool_use("c1", "f", json.dumps(value))
+    if isinstance(value, dict) and not call.malformed:
+        assert call.arguments == value
+    else:
+        assert call.malformed == json.dumps(value)
+    assert msgspec.msgpack.encode(call)

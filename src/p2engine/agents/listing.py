@@ -11,6 +11,7 @@ from p2engine.domain.ids import AgentId
 from p2engine.errors import ConfigError, NotAvailable
 from p2engine.positions import Place, show
 
+LLM = "llm"
 RULE = "rule"
 
 
@@ -72,7 +73,7 @@ def check_names(
 
 def _model(document: Document, place: Place, kinds: Collection[str]) -> type[AgentEntry]:
     value = document.at(place)
-    kind = value.get("type", "llm") if isinstance(value, dict) else "llm"
+    kind = value.get("type", LLM) if isinstance(value, dict) else LLM
     if kind == RULE:
         return RuleAgentEntry
     if kind in kinds or not isinstance(kind, str):

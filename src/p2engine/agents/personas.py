@@ -81,13 +81,13 @@ class Personas:
         """Read again what changed. The files that are taken over; `problems` says which are not, and why."""
         taken = []
         for name in list(self._good):
-            path, looked = self._look(name)
-            if (path or self._stamps[name][0], looked) == self._stamps[name]:
+            found, looked = self._look(name)
+            path = found or self._stamps[name][0]  # one that is gone is missed where it was
+            if (path, looked) == self._stamps[name]:
                 continue
-            before = self._stamps[name][0]
-            self._stamps[name] = (path or before, looked)
+            self._stamps[name] = path, looked
             try:
-                self._good[name] = _read(name, path or before)
+                self._good[name] = _read(name, path)
             except ConfigError as problem:
                 self.problems[name] = problem
             else:

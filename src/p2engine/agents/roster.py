@@ -31,10 +31,10 @@ AgentFactory = Callable[[Setup], Agent]
 
 
 class Defaults(NamedTuple):
-    """What the settings say for every agent. supported_models: when given, no other model may be named."""
+    """What the settings say for every agent. supported: when given, no other model may be named."""
 
     model: str
-    supported_models: Sequence[str] = ()
+    supported: Sequence[str] = ()
     budget: Budget = Budget()
     dedup: DedupPolicy = "none"
 
@@ -47,7 +47,7 @@ class Tools(NamedTuple):
 
     spec: Callable[[str], ToolSpec | None]
     known: Callable[[], Collection[str]]
-    withheld: Mapping[str, str] = {}
+    withheld: Mapping[str, str]
 
 
 class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,13 +66,19 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Resolved(NamedTuple):
-    """A setup before its bodies are stored. seen: the tools it came from; it holds while they are the same."""
+    """A setup before its bodies are stored. withheld: tool -> why its model does not get it."""
 
     setup: Setup
     instructions: str
     specs: tuple[ToolSpec, ...]
-    seen: tuple[tuple[str, ToolSpec | None], ...]
     withheld: dict[str, str]
+
+
+class _Kept(NamedTuple):
+    """A resolved setup, and the tools it came from: it holds while they are the same."""
+
+    setup: Setup
+    seen: tuple[tuple[str, ToolSpec | None], ...]
 
 
 class FileRoster:
@@ -98,7 +104,7 @@ class FileRoster:
         self._factories = factories
         self._blobs = blobs
         self._personas = Personas([*([project / "templates" / "personas"] if project else []), SHIPPED / "personas"])
-        self._kept: dict[tuple[AgentId, bytes], tuple[Setup, _Resolved]] = {}
+        self._setups: dict[tuple[AgentId, bytes], _Kept] = {}
         self._bodies: dict[tuple[BlobRef | None, BlobRef | None], tuple[str, tuple[ToolSpec, ...]]] = {}
         self._deciders: dict[Setup, Agent] = {}
         self._broken: SetupError | None = None
@@ -148,13 +154,14 @@ class FileRoster:
         """
         entry = self._entry(agent, stand_in=stand_in)
         key = agent, _canonical(changes)
-        known = self._kept.get(key)
-        if known and all(self._spec(name) == spec for name, spec in known[1].seen):
-            return known[0]
-        resolved = self._resolve(entry, Changes.read(changes) if changes else Changes())
-        setup = await self._stored(resolved)
-        _keep(self._kept, key, (setup, resolved))
-        return setup
+        kept = self._setups.get(key)
+        if kept is None or any(self._spec(name) != spec for name, spec in kept.seen):
+            read = Changes.read(changes) if changes else Changes()
+            names = entry.tools if read.tools is None else read.tools
+            seen = tuple((name, self._spec(name)) for name in names)
+            kept = _Kept(await self._stored(self._resolve(entry, read)), seen)
+            _keep(self._setups, key, kept)
+        return kept.setup
 
     def agent(self, setup: Setup) -> Agent:
         """The agent that decides under this setup. Raises UsageError when nobody of its type is here."""
@@ -182,9 +189,9 @@ class FileRoster:
         return (*([self._broken] if self._broken else []), *self._personas.problems.values())
 
     def refresh(self) -> list[str]:
-        """Read again what changed, tools aside. The files that are taken over; a broken one is among `problems`.
+        """Read again what changed: the files that were taken over. `problems` says what is wrong with those not.
 
-        Tools come first: an agent may name one that is as new as itself.
+        Never raises. Load tools first: an agent may name one that is as new as itself.
         """
         taken = self._personas.refresh()
         if self._own and self._path != self._own and stamp(self._own):
@@ -198,7 +205,7 @@ class FileRoster:
             except SetupError as problem:
                 self._broken = problem
         if taken:
-            self._kept.clear()
+            self._setups.clear()
             self._deciders.clear()
             self.notes = list(self._warnings())
         return taken
@@ -208,7 +215,7 @@ class FileRoster:
         check_names(
             listing,
             tools=self._tools.known(),
-            models=self._defaults.supported_models,
+            models=self._defaults.supported,
             check_persona=self._personas.get,
         )
         return listing
@@ -242,34 +249,48 @@ class FileRoster:
             raise UsageError(f"agent {agent!r} is the default one, which has no tools", hint="list it in agents.yml")
         names = entry.tools if changes.tools is None else changes.tools
         delegates = self._listing.delegates(agent) if is_listed and DELEGATE in names else ()
-        seen = tuple((name, self._spec(name)) for name in names if name != DELEGATE)
-        withheld = {name: self._tools.withheld[name] for name in names if name in self._tools.withheld}
-        found = {name: spec for name, spec in seen if spec}
-        if delegates:
-            found[DELEGATE] = delegate_spec(delegates)
-        elif DELEGATE in names:
-            withheld[DELEGATE] = "there is no other agent to ask"
-        for name in names:
-            if name not in found and name not in withheld:
-                raise UsageError(f"no tool {show(name)}{did_you_mean(name, self._tools.known())}")
-        specs = tuple(found[name] for name in names if name in found)
+        specs, withheld = self._granted(names, delegates)
         setup = Setup(
             agent=agent,
             type=entry.type,
-            tools=tuple(_grant(spec) for spec in specs),
+            tools=tuple(ToolGrant(spec.name, spec.repeat, spec.requires_approval, spec.dedup_ttl_s) for spec in specs),
             delegates=delegates,
             budget=entry.budget.over(self._defaults.budget),
             dedup=self._defaults.dedup,
         )
         if not isinstance(entry, ModelEntry):
-            return _Resolved(setup, "", specs, seen, withheld)
+            return _Resolved(setup, "", specs, withheld)
         setup = replace(setup, **self._model_part(entry, changes))
-        return _Resolved(setup, self._instructions(setup, specs), specs, seen, withheld)
+        return _Resolved(setup, self._instructions(setup, specs), specs, withheld)
+
+    def _granted(
+        self, names: Sequence[str], delegates: Sequence[AgentId]
+    ) -> tuple[tuple[ToolSpec, ...], dict[str, str]]:
+        """The tools among `names` that a model gets, and why it does not get the others."""
+        specs: list[ToolSpec] = []
+        withheld: dict[str, str] = {}
+        for name in names:
+            spec = delegate_spec(delegates) if name == DELEGATE else self._spec(name)
+            if name in self._tools.withheld:
+                withheld[name] = self._tools.withheld[name]
+            elif name == DELEGATE and not delegates:
+                withheld[name] = "there is no other agent to ask"
+            elif spec is None:
+                known = self._tools.known()
+                raise UsageError(f"no tool {show(name)}{'' if name in known else did_you_mean(name, known)}")
+            else:
+                specs.append(spec)
+        return tuple(specs), withheld
+
+    def _spec(self, name: str) -> ToolSpec | None:
+        """What a model is told of a tool; None while it is withheld, or nowhere."""
+        return None if name in self._tools.withheld else self._tools.spec(name)
 
     def _model_part(self, entry: ModelEntry, changes: Changes) -> dict[str, Any]:
-        supported = self._defaults.supported_models
-        if changes.model and supported and changes.model not in supported:
-            raise UsageError(f"no supported model {show(changes.model)}{did_you_mean(changes.model, supported)}")
+        if changes.model and self._defaults.supported and changes.model not in self._defaults.supported:
+            raise UsageError(
+                f"no supported model {show(changes.model)}{did_you_mean(changes.model, self._defaults.supported)}"
+            )
         return {
             "model": changes.model or entry.llm_model or self._defaults.model,
             "temperature": entry.temperature if changes.temperature is None else changes.temperature,
@@ -289,10 +310,6 @@ class FileRoster:
                 raise
             raise UsageError(error.message) from None
 
-    def _spec(self, name: str) -> ToolSpec | None:
-        """What a model is told of a tool; None while it is withheld, or nowhere."""
-        return None if name in self._tools.withheld else self._tools.spec(name)
-
     async def _stored(self, resolved: _Resolved) -> Setup:
         """The setup with its bodies in the blob store."""
         instructions = specs = None
@@ -310,19 +327,15 @@ class FileRoster:
             raise CorruptEntry(f"the tool specs {ref} cannot be read: {error}") from error
 
     def _decider(self, setup: Setup) -> Agent:
-        if setup.type != RULE:
-            factory = self._factories.get(setup.type)
-            if factory is None:
-                raise UsageError(f"agent {setup.agent!r}: no type {show(setup.type)} is installed here")
+        factory = self._factories.get(setup.type)
+        if factory is not None:
             return factory(setup)
         listed = self._listing.agents.get(setup.agent)
+        if setup.type != RULE:
+            raise UsageError(f"agent {setup.agent!r}: no type {show(setup.type)} is installed here")
         if listed is None or not isinstance(listed.entry, RuleAgentEntry):
             raise UsageError(f"agent {setup.agent!r} has no rules any more")
         return RuleAgent(listed.entry)
-
-
-def _grant(spec: ToolSpec) -> ToolGrant:
-    return ToolGrant(spec.name, spec.repeat, spec.requires_approval, spec.dedup_ttl_s)
 
 
 def _canonical(changes: Mapping[str, Any]) -> bytes:

@@ -68,8 +68,8 @@ class Models:
         attempts: int = MODEL_ATTEMPTS_MAX,
         timeout_s: float = MODEL_TIMEOUT_S,
     ) -> None:
-        self._keys = {provider: key for provider, key in (keys or {}).items() if key.strip()}
-        self._bases = {provider: base for provider, base in (bases or {}).items() if base.strip()}
+        self._keys = {provider: key.strip() for provider, key in (keys or {}).items() if key.strip()}
+        self._bases = {provider: base.strip() for provider, base in (bases or {}).items() if base.strip()}
         self._offline = offline
         self._drivers = dict(drivers or {})
         self._limiter = limiter or LocalLimiter()

@@ -113,12 +113,7 @@ class _Scene:
         own: dict[tuple[str, int], tuple[int, tuple[ToolUse, ...]]] = {}
         for place in range(_start(self.messages), len(self.messages)):
             message = self.messages[place]
-            if (
-                message.role == "user"
-                and place
-                and self.messages[place - 1].role != "assistant"
-                and _NOTE.match(message.text)
-            ):
+            if _is_note(self.messages, place):
                 self.notes.append(message.text)
             elif message.role == "user":
                 said.setdefault(_mark(message.text), message.text)
@@ -202,6 +197,12 @@ def _start(messages: Sequence[Message]) -> int:
         ):
             return place + 1
     return 1 if [message.role for message in messages[:2]] == ["user", "user"] else 0
+
+
+def _is_note(messages: Sequence[Message], place: int) -> bool:
+    """Whether this is what an agent added to a result (`[agent] …`), and not what a user said."""
+    beside = place > 0 and messages[place - 1].role in ("tool", "user")
+    return beside and messages[place].role == "user" and bool(_NOTE.match(messages[place].text))
 
 
 def _mark(text: str) -> str:

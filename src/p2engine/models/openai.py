@@ -5,9 +5,10 @@ is `calling`'s: one call here is one HTTP request.
 """
 
 import asyncio
+import os
 import time
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from p2engine.domain.messages import ModelReply, ModelRequest
 from p2engine.errors import ConfigError, ModelError
@@ -37,14 +38,12 @@ class OpenAIModel:
     def __init__(
         self, base_url: str, api_key: str | None, *, timeout_s: float = MODEL_TIMEOUT_S, provider: str = "openai"
     ) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigError(f"api_base of {provider} is no http address: {base_url!r}")
+        parts = _parts(provider, base_url)
         key = (api_key or "").strip()
         if not (key.isascii() and key.isprintable()):
             raise ConfigError(f"the key of {provider} has characters that a key cannot have; was it pasted whole?")
         self._provider = provider
-        self._host = parts.hostname
+        self._host = parts.netloc
         self._url = parts._replace(path=parts.path.rstrip("/") + "/chat/completions").geturl()
         self._timeout_s = timeout_s
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
@@ -64,7 +63,7 @@ class OpenAIModel:
         began = time.monotonic()
         try:
             async with session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-                if not response.ok or response.status >= 300:
+                if response.status >= 300:
                     raise await self._refusal(response)
                 await _read(response, reader)
         except TimeoutError as error:
@@ -107,12 +106,15 @@ class OpenAIModel:
     def _unreached(self, error: "aiohttp.ClientError") -> ModelError:
         import aiohttp
 
-        mistrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
-        failure = self._peer.failed(
-            f"no answer from {self._host}: {error or type(error).__name__}", retryable=not mistrusted
-        )
-        if isinstance(error, aiohttp.ClientConnectorError):
-            failure.hint = f"is a server running at {self._host}, and is api_base right?"
+        why = str(error) or type(error).__name__
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            return self._peer.failed(f"{self._host} is not trusted: {why}", retryable=False)
+        if not isinstance(error, aiohttp.ClientConnectorError):
+            return self._peer.failed(f"no answer from {self._host}: {why}", retryable=True)
+        number = error.os_error.errno or 0
+        why = os.strerror(number) if number > 0 else error.strerror or why
+        failure = self._peer.failed(f"no connection to {self._host}: {why}", retryable=True)
+        failure.hint = f"is a server running at {self._host}, and is api_base right?"
         return failure
 
     async def _reply(self, request: ModelRequest, answered: Answered, latency_s: float) -> ModelReply:
@@ -140,6 +142,19 @@ async def _read(response: "aiohttp.ClientResponse", reader: ReplyReader) -> None
             pass  # a server that keeps the stream open has said all the same
 
 
+def _parts(provider: str, base_url: str) -> SplitResult:
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"api_base of {provider} is no http address: {base_url!r}")
+    if parts.username or parts.password:
+        raise ConfigError(f"api_base of {provider} has a name or password in it; give it as the key")
+    return parts
+
+
 def limit_key(base_url: str) -> str:
     """What the server calls the bound on a reply: OpenAI retired `max_tokens`, most others know nothing else."""
     return "max_completion_tokens" if is_openai(base_url) else "max_tokens"
@@ -147,5 +162,8 @@ def limit_key(base_url: str) -> str:
 
 def is_openai(base_url: str) -> bool:
     """Whether this is OpenAI's own endpoint."""
-    host = urlsplit(base_url).hostname or ""
+    try:
+        host = urlsplit(base_url).hostname or ""
+    except ValueError:
+        return False
     return host == "api.openai.com" or host.endswith(".api.openai.com")

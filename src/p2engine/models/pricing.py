@@ -38,6 +38,7 @@ def load() -> None:
 def cost_usd(provider: str, model: str, tokens_in: int, tokens_out: int, *, tokens_cached: int = 0) -> float | None:
     """The price of one call; None when the model is not in the table. `tokens_cached` are part of `tokens_in`."""
     found = _resolved(provider, model)
+    tokens_cached = min(tokens_cached, tokens_in)
     if not isinstance(found, Rates):
         return None if found is None else _asked(*found, tokens_in, tokens_out, tokens_cached)
     cost = tokens_out * _at(found.tokens_out, tokens_in)

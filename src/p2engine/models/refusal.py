@@ -13,8 +13,9 @@ import msgspec
 from p2engine.errors import ModelError
 
 _RETRYABLE: Final = frozenset({408, 409, 425, 429})  # and every 5xx
+_SECRET_MIN: Final = 6  # shorter ones are stand-ins such as `none`, and would be cut out of ordinary words
 _TEXT_MAX: Final = 300  # characters of a provider's own words that an error repeats
-_SECRET = re.compile(r"(?i)\b(?:sk|gsk|xai)-[\w*.\-]{6,}|\bbearer\s+\S+")
+_SECRET = re.compile(r"(?i)\b(?:sk|gsk|xai)-[\w*.\-]{6,}|\bbearer\s+\S{12,}")
 _TOO_LONG = re.compile(r"(?i)context[ _](?:length|window|size)|maximum context|prompt is too long")
 
 
@@ -48,7 +49,7 @@ class Peer:
 
     def __init__(self, provider: str, secret: str | None = None) -> None:
         self.provider = provider
-        self._secret = secret or ""
+        self._secret = secret if secret and len(secret) >= _SECRET_MIN else ""
 
     def failed(self, what: str, *, retryable: bool, status: int | None = None) -> ModelError:
         """The call came to nothing without a refusal: no connection, no sense, no end."""

@@ -195,7 +195,7 @@ class Assembly:
         text = said.content if isinstance(said.content, str) else "".join(p.text or "" for p in said.content or ())
         text = text or said.refusal or ""
         if text:
-            self._grow(len(text))
+            self._grow(text)
             self._texts.append(text)
             if self._on_text is not None:
                 self._on_text(text)
@@ -214,7 +214,7 @@ class Assembly:
         open_call.call_id = open_call.call_id or call_id
         open_call.name = open_call.name or function.name or ""
         if function.arguments:
-            self._grow(len(function.arguments) if isinstance(function.arguments, str) else 0)
+            self._grow(function.arguments if isinstance(function.arguments, str) else "")
             open_call.arguments.append(function.arguments)
 
     def _continued(self, index: int | None, call_id: str, name: str) -> _OpenCall | None:
@@ -231,8 +231,8 @@ class Assembly:
             begins = last is None or bool(call_id and last.call_id and call_id != last.call_id)
         return None if begins else last
 
-    def _grow(self, count: int) -> None:
-        self._bytes += count
+    def _grow(self, text: str) -> None:
+        self._bytes += len(text) if text.isascii() else len(text.encode())
         if self._bytes > REPLY_BYTES_MAX:
             raise self._peer.failed(f"answered more than {REPLY_BYTES_MAX} bytes", retryable=False)
 
@@ -325,7 +325,7 @@ def tool_use(call_id: str, name: str, arguments: str | dict[str, Any]) -> ToolUs
         found = arguments
     if isinstance(found, dict) and _is_plain(found):
         return ToolUse(call_id, name, found)
-    return ToolUse(call_id, name, malformed=arguments if isinstance(arguments, str) else repr(arguments))
+    return ToolUse(call_id, name, malformed=arguments if isinstance(arguments, str) else "(an object without end)")
 
 
 def _is_plain(arguments: dict[str, Any]) -> bool:

@@ -55,25 +55,28 @@ class FileOwners:
         _REGISTERS.add(self)
 
     def add(self, owner: OwnerId) -> None:
+        if self.alive(owner):
+            raise StoreError(f"owner {owner!r} is alive already")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            # Locked before it has its name: whoever sees the file of a living owner finds it locked.
-            descriptor, part = tempfile.mkstemp(dir=self._directory, suffix=".part")
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.link(part, self._path(owner))
-            except OSError:
-                os.close(descriptor)
-                raise
-            finally:
-                os.unlink(part)  # noqa: PTH108 -- a name that mkstemp gave
-        except FileExistsError as error:
-            raise StoreError(f"owner {owner!r} is alive already") from error
+            self._held[owner] = self._lock(self._path(owner))
         except OSError as error:
             raise StoreError(
-                f"cannot lock a file in {self._directory}: {error.strerror}", hint="check its permissions and disk"
+                f"cannot lock a file in {self._directory}: {error.strerror}", hint="check its permissions and the disk"
             ) from error
-        self._held[owner] = descriptor
+
+    def _lock(self, path: Path) -> int:
+        # Locked before it has its name, so that nobody ever sees the file of a living owner unlocked.
+        descriptor, part = tempfile.mkstemp(dir=self._directory, suffix=".part")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.link(part, path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        finally:
+            Path(part).unlink()
+        return descriptor
 
     def drop(self, owner: OwnerId) -> None:
         descriptor = self._held.pop(owner, None)

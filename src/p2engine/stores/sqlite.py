@@ -7,10 +7,10 @@ is for the owners to say.
 import asyncio
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from p2engine.domain.ids import ConversationId, EffectId, OwnerId, StackRef
 from p2engine.domain.records import (
@@ -27,13 +27,14 @@ from p2engine.domain.records import (
 )
 from p2engine.errors import StoreError
 from p2engine.limits import BUSY_WAIT_S
-from p2engine.stores import sqlite_events, sqlite_owed, sqlite_stacks
+from p2engine.stores import sqlite_check, sqlite_events, sqlite_owed, sqlite_stacks
 from p2engine.stores.owners import FileOwners, MemoryOwners, Owners
 from p2engine.stores.sqlite_batch import Writing
 from p2engine.stores.sqlite_file import MEMORY, Reader, connect_reader, open_file
 from p2engine.stores.sqlite_tail import Tails
 from p2engine.stores.sqlite_writer import Writer
 
+T = TypeVar("T")
 Sync = Literal["FULL", "NORMAL", "OFF"]
 
 
@@ -140,6 +141,13 @@ class SqliteStore:
     async def cut(self, ref: StackRef, length: int) -> int:
         return self._read(sqlite_stacks.cut, ref, length)
 
+    async def check(self) -> list[str]:
+        """Everything that is wrong with the file, in words; empty when it is sound. Reads all of it."""
+        return await self._look(sqlite_check.check)
+
+    async def stats(self) -> sqlite_check.Stats:
+        return await self._look(sqlite_check.stats)
+
     async def aclose(self) -> None:
         """Commit what waits, move the WAL into the file, let go of the owner. A second call waits for the first."""
         if self._closing is None:
@@ -154,6 +162,21 @@ class SqliteStore:
             await asyncio.to_thread(_shut, self._db)
         if self._owner is not None:
             self.owners.drop(self._owner)
+
+    async def _look(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """A long read: of a file, on a connection of its own, beside the loop."""
+        self._check_open()
+        if self.path == MEMORY:
+            return self._read(look)
+
+        def apart() -> T:
+            reader = Reader(connect_reader(self.path), self.path)
+            try:
+                return reader(look)
+            finally:
+                reader.close()
+
+        return await asyncio.to_thread(apart)
 
     def _check_open(self) -> None:
         if self._closing is not None:

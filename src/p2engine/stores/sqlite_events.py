@@ -128,6 +128,7 @@ class Search:
         self._limit = min(query.limit, QUERY_EVENTS_MAX)
         self._first = query.after.row
         self._last = query.before.row if query.before else _NO_END
+        self._rows = max(1, min(self._limit, TAIL_ROWS_MAX))
         self._found: list[Event] = []
         self._values: dict[str, Any] = {}
         self._sql = self._statement(query)
@@ -136,15 +137,16 @@ class Search:
         """Read one page; whether there may be more to find. Raises Pruned."""
         if len(self._found) >= self._limit:
             return False
-        values = {**self._values, "first": self._first, "last": self._last, "rows": TAIL_ROWS_MAX}
+        values = {**self._values, "first": self._first, "last": self._last, "rows": self._rows}
         rows = [Row(*row) for row in db.execute(self._sql, values)]
         check_kept(db, self._query.after)
         for row in rows:
             self._take(row)
             if len(self._found) >= self._limit:
                 return False
-        if len(rows) < TAIL_ROWS_MAX:
+        if len(rows) < self._rows:
             return False
+        self._rows = min(2 * self._rows, TAIL_ROWS_MAX)  # what is asked for seems to be rare
         if self._query.newest:
             self._last = rows[-1].cursor - 1
         else:

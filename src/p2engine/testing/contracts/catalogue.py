@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from p2engine.domain.ids import ConversationId
 from p2engine.domain.records import Batch
 from p2engine.ports import Archive
-from p2engine.testing.contracts.histories import branch, conversation, opening, ref, thought
+from p2engine.testing.histories import branch, conversation, opening, ref, thought
 
 
 async def _names(store: Archive, prefix: str = "", limit: int = 1000) -> list[str]:

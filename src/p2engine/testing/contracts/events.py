@@ -11,7 +11,7 @@ from p2engine.domain.records import Batch, Commit, Cursor, Event, Query, StackWr
 from p2engine.domain.states import ToolResult, UserMessage
 from p2engine.limits import TAIL_ROWS_MAX
 from p2engine.ports import Archive
-from p2engine.testing.contracts.histories import (
+from p2engine.testing.histories import (
     NOON,
     answering,
     asking,

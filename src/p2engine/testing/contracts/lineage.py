@@ -10,7 +10,7 @@ from p2engine.domain.records import Batch, Branch, Commit, Placed, StackWrite
 from p2engine.domain.states import AssistantMessage, UserMessage
 from p2engine.errors import UsageError
 from p2engine.ports import Archive
-from p2engine.testing.contracts.histories import answering, asking, branch, conversation, grown, opening, ref
+from p2engine.testing.histories import answering, asking, branch, conversation, grown, opening, ref
 
 DEMO = conversation("demo").id
 USAGE = Usage(model="m", tokens_in=1)

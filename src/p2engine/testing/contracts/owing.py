@@ -9,7 +9,7 @@ from p2engine.domain.ids import OwnerId
 from p2engine.domain.records import Batch, Perform
 from p2engine.errors import AlreadySettled
 from p2engine.ports import Archive
-from p2engine.testing.contracts.histories import NOBODY, answering, asking, conversation, opening, owing, ref, thought
+from p2engine.testing.histories import NOBODY, answering, asking, conversation, opening, owing, ref, thought
 
 DEMO = conversation("demo").id
 

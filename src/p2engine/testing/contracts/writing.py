@@ -10,7 +10,7 @@ from p2engine.domain.records import Batch, Query
 from p2engine.domain.states import AssistantMessage, UserMessage
 from p2engine.errors import AlreadySettled, HeadMoved, NameTaken, StoreError, UsageError
 from p2engine.ports import Archive
-from p2engine.testing.contracts.histories import (
+from p2engine.testing.histories import (
     NOBODY,
     answered,
     answering,

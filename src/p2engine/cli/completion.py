@@ -1,0 +1,77 @@
+"""What could stand next on a line of the shell: commands, options, and the names of what there is.
+
+Knows the tree of commands and asks the engine for names. A parameter says by its name what it takes.
+"""
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperGroup
+
+from p2engine.cli.main import command
+from p2engine.cli.shell import LEAVE
+from p2engine.errors import P2EngineError
+
+if TYPE_CHECKING:
+    from p2engine.wiring import Engine
+
+CONVERSATIONS = frozenset({"conversation", "name"})
+BRANCHES = frozenset({"branch", "a", "b"})
+
+
+async def words(before: str, engine: "Engine") -> Sequence[str]:
+    """The words that could stand at the end of `before`, each beginning as it ends."""
+    *given, begun = before.split(" ")
+    given = [word for word in given if word]
+    if given and given[0] == "help":
+        given = given[1:]
+    node: Any = command()
+    while isinstance(node, TyperGroup) and given and given[0] in node.commands:
+        node, given = node.commands[given[0]], given[1:]
+    if isinstance(node, TyperGroup):
+        found = [] if given else [name for name, inner in node.commands.items() if not inner.hidden]
+        found += ["help", *LEAVE] if node is command() and not given else []
+    elif begun.startswith("-"):
+        found = [option for param in node.params for option in param.opts if option.startswith("--")]
+    else:
+        found = [shlex.quote(name) for name in await _names(_wanted(node, given), given, engine)]
+    return [word for word in dict.fromkeys(found) if word.startswith(begun)]
+
+
+def _wanted(node: Any, given: list[str]) -> str:
+    """The name of the parameter that comes next."""
+    options = {option: param for param in node.params for option in param.opts if param.param_type_name == "option"}
+    if given and given[-1] in options and not options[given[-1]].is_flag:
+        return str(options[given[-1]].name)
+    arguments = [param for param in node.params if param.param_type_name == "argument"]
+    place = len(_arguments(given, options))
+    return str(arguments[place].name) if place < len(arguments) else ""
+
+
+def _arguments(given: list[str], options: dict[str, Any]) -> list[str]:
+    """The words that are neither options nor their values."""
+    found: list[str] = []
+    takes_value = False
+    for word in given:
+        if takes_value:
+            takes_value = False
+        elif word in options:
+            takes_value = not options[word].is_flag
+        elif not word.startswith("--"):
+            found.append(word)
+    return found
+
+
+async def _names(wanted: str, given: list[str], engine: "Engine") -> Sequence[str]:
+    if wanted == "agent":
+        return list(engine.roster.agents())
+    if wanted in CONVERSATIONS:
+        return [record.name for record in await engine.conversations()]
+    if wanted in BRANCHES and given:
+        try:
+            conversation = await engine.conversation(given[0])
+        except P2EngineError:
+            return []
+        return [branch.name for branch in await conversation.branches()]
+    return []

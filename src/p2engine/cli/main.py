@@ -1,0 +1,148 @@
+"""The command line: one app of all commands, and what becomes of errors, signals and a closed pipe.
+
+Knows every command module and no command's work. Runs before `--help`, so it imports nothing heavy.
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+from p2engine.cli import chat, shell
+from p2engine.cli.options import AnyCommand, Options, group, share
+from p2engine.cli.output import Output
+from p2engine.cli.session import EXPECTED, INTERRUPTED, Session, status_of
+from p2engine.cli.session import run as run_wish
+from p2engine.errors import P2EngineError, UsageError
+
+PROGRAM = "p2engine"
+COMMANDS = [chat, shell]
+import importlib, importlib.util
+for n in "agent, conversation, export, artifact, config, fsm, init, doctor, models".split(", "):
+    if importlib.util.find_spec("p2engine.cli."+n):
+        try: COMMANDS.append(importlib.import_module("p2engine.cli."+n))
+        except Exception as e: print("DEV", n, e, file=sys.stderr)
+
+app = group("Build, run, evaluate and improve multi-agent LLM systems.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from p2engine import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for _module in COMMANDS:
+    try: _module.register(app)
+    except Exception as e: print("DEV", _module, e, file=sys.stderr)
+
+
+@cache
+def command() -> AnyCommand:
+    """Every command as one tree, with the global options on each."""
+    root = typer.main.get_command(app)
+    return share(root)  # type: ignore[arg-type]
+
+
+def read(arguments: Sequence[str], session: Session) -> int:
+    """Read one command line. Afterwards `session.wish` is what it wants done; the status counts where it is None.
+
+    Raises P2EngineError for whatever is wrong with the line.
+    """
+    session.wish = None
+    try:
+        done = command().main(list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=session)
+    except typer.Abort:
+        return INTERRUPTED
+    except typer.TyperException as error:
+        raise _as_ours(error) from error
+    return done if isinstance(done, int) else 0
+
+
+def _as_ours(error: typer.TyperException) -> P2EngineError:
+    """A line that typer could not read."""
+    ctx = getattr(error, "ctx", None)
+    hint = f"{ctx.command_path} --help" if ctx else ""
+    message = error.format_message().rstrip(".")
+    return UsageError(message[:1].lower() + message[1:], hint=hint)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit status. Errors are told in one or two lines."""
+    session = Session(read=read)
+    options = _options_in(arguments)
+    try:
+        status = read(arguments, session)
+        if session.wish is not None:
+            options = session.wish.options
+            status = run_wish(session.wish, session)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_output()
+        return 1
+    except EXPECTED as error:
+        if options.debug:
+            _show_traceback(error)
+        Output(options).error(error)
+        return status_of(error)
+    return status
+
+
+def run() -> None:
+    """The program `p2engine`."""
+    arguments = sys.argv[1:]
+    sys.excepthook = _Unforeseen(_options_in(arguments))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(execute(arguments))
+
+
+class _Unforeseen:
+    """What happens to a fault of ours: a line for people, or for programs; a traceback with --debug."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if self._options.debug:
+            sys.__excepthook__(kind, error, trace)
+        Output(self._options).error(error)
+
+
+def _options_in(arguments: Sequence[str]) -> Options:
+    """How errors are to be shown, for a line that may not be readable at all."""
+    return Options(json="--json" in arguments, debug="--debug" in arguments, no_color="--no-color" in arguments)
+
+
+def _show_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(error)
+
+
+def _forget_output() -> None:
+    """Whoever read our output has left: nothing more can be said there, not even at exit."""
+    import os
+
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        sys.stdout = None

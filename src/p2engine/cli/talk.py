@@ -1,0 +1,227 @@
+"""Talking: a conversation at a terminal, or a turn a line from a pipe.
+
+Reads lines, calls the conversation, prints. What can be done to a conversation besides talking are other commands;
+inside a chat they stand behind a slash.
+"""
+
+import asyncio
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from p2engine.cli.chat_view import View
+from p2engine.cli.output import Output, one_line
+from p2engine.cli.session import EXPECTED, INTERRUPTED, Interrupted, Session, obey
+from p2engine.documents import did_you_mean
+from p2engine.errors import UsageError
+from p2engine.models.catalogue import provider_of
+from p2engine.runtime.conversation import Conversation, Reply
+
+if TYPE_CHECKING:
+    from p2engine.cli.prompts import Prompt
+    from p2engine.wiring import Engine
+
+YOU = "You: "
+FAILED = ("error", "budget")
+INSIDE = {
+    "/rewind": "INDEX: go back so that entries 0…INDEX stay",
+    "/branch": "[NAME]: list the branches, or go to one; a new name forks here",
+    "/stack": "show the entries with their indexes",
+    "/good": "[WHY]: rate the last answer good",
+    "/bad": "[WHY]: rate the last answer bad",
+    "/help": "show this",
+    "/exit": "leave; so do exit and Ctrl-D",
+}
+
+
+class Chat:
+    """One conversation at this terminal or pipe. `branch`: the one to talk on; None: whichever is current."""
+
+    def __init__(
+        self,
+        engine: "Engine",
+        output: Output,
+        session: Session,
+        conversation: Conversation,
+        branch: str | None = None,
+    ) -> None:
+        self._engine = engine
+        self._output = output
+        self._session = session
+        self._conversation = conversation
+        self._branch = branch
+        self._lines = session.lines_in()
+        self._is_interactive = self._lines.is_terminal and output.is_terminal
+        self._view = View(engine, output, conversation.record.id, streams=output.is_terminal)
+        self._prompt: Prompt | None = None
+        self._status = 0
+
+    async def asked_to_go_on(self) -> bool:
+        """Ask a person whether to go on with a conversation that exists; nobody else is asked."""
+        if not self._is_interactive:
+            return True
+        turns = (await self._conversation.stack()).turn
+        answer = await self._ask(f"{self._conversation.name} has {turns} turns already. Go on with it? [Y/n] ")
+        return answer is not None and answer.strip().lower() in ("", "y", "yes")
+
+    async def run(self, messages: Sequence[str], *, resumes: bool = False) -> int:
+        """Say these messages, or what is typed or piped in. Returns the exit status."""
+        name = self._conversation.name
+        await self._conversation.branch(self._branch)
+        self._output.note(f"conversation {name} · {self._resuming()}")
+        await self._view.open()
+        following = asyncio.ensure_future(self._view.follow())
+        try:
+            if resumes:
+                await self._go_on(is_all=not messages and not self._is_interactive)
+            if messages:
+                for message in messages:
+                    await self._turn(message)
+            else:
+                await self._converse()
+        except Interrupted:
+            return INTERRUPTED
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            self._output.note(f"conversation {name} · {self._resuming()}")
+        return self._status
+
+    def _resuming(self) -> str:
+        """The command that goes on with this conversation."""
+        options = self._output.options
+        places = {"--project": options.project, "--home": options.home, "--config": options.config}
+        given = [word for option, place in places.items() if place for word in (option, place)]
+        return shlex.join(["p2engine", *given, "chat", "resume", self._conversation.name])
+
+    # Turns
+
+    async def _turn(self, text: str) -> None:
+        for line in self._engine.refresh():
+            self._output.note(f"changed on disk: {line}")
+        await self._look()
+        self._view.said(text)
+        on_text = self._view.on_text if self._view.streams else None
+        await self._end(await self._conversation.say(text, branch=self._branch, on_text=on_text))
+
+    async def _go_on(self, *, is_all: bool) -> None:
+        """Finish the turn that was interrupted, or follow the process that is at it."""
+        await self._look()
+        if holder := await self._held_elsewhere():
+            self._output.note(f"{holder} is at it; following")
+        on_text = self._view.on_text if self._view.streams else None
+        reply = await self._conversation.resume(branch=self._branch, on_text=on_text)
+        if reply is not None:
+            await self._end(reply)
+        elif is_all or self._is_interactive:
+            self._output.note(f"nothing is running in {self._conversation.name}")
+
+    async def _held_elsewhere(self) -> str:
+        """Who holds what this stack owes, if that is a living process and not this one."""
+        world = self._engine.world
+        ref = (await self._conversation.branch(self._branch)).ref
+        owed = set(await world.store.owed(ref)) - set(world.born) - set(world.running)
+        due = {getattr(job, "effect", None) for job in await world.store.due(limit=1000)}
+        return "another process" if owed - due else ""
+
+    async def _look(self) -> None:
+        branch = await self._conversation.branch(self._branch)
+        self._view.look_at(branch, await self._conversation.branches(delegates=True))
+
+    async def _end(self, reply: Reply) -> None:
+        await self._view.catch_up()
+        self._view.end(reply)
+        if reply.offline and self._session.once("offline"):
+            await self._say_offline()
+        if reply.finished in FAILED and not self._is_interactive:
+            self._status = 1
+
+    async def _say_offline(self) -> None:
+        """Once: who answered, and the two lines that get real answers."""
+        setup = (await self._conversation.stack(branch=self._branch)).setup
+        provider = provider_of(setup.model)
+        rows = {row.provider: row.enable for row in self._engine.models.describe()}
+        enable = rows.get(provider) or f"export {provider.upper()}_API_KEY=…"
+        self._output.note("the offline stand-in answered, no language model. For real answers, either of:")
+        self._output.note(f"  {enable}")
+        self._output.note('  "llm": {"api_base": "http://localhost:11434/v1"} in config/config.json: your own server')
+
+    # Lines
+
+    async def _converse(self) -> None:
+        while (line := await self._ask(YOU)) is not None:
+            text = line.strip()
+            if text in ("exit", "/exit"):
+                return
+            if not text:
+                continue
+            try:
+                if text.startswith("/"):
+                    await self._inside(text)
+                else:
+                    await self._turn(text)
+            except EXPECTED as error:
+                if not self._is_interactive:
+                    raise
+                self._output.error(error)
+
+    async def _ask(self, label: str) -> str | None:
+        if not self._is_interactive:
+            return await self._lines.next()
+        if self._prompt is None:
+            from p2engine.cli.prompts import Prompt
+
+            self._prompt = Prompt(self._words)
+        return await self._prompt.ask(label)
+
+    async def _words(self, before: str) -> Sequence[str]:
+        if before.startswith("/branch "):
+            names = [branch.name for branch in await self._conversation.branches()]
+            return [name for name in names if name.startswith(before.removeprefix("/branch "))]
+        return [word for word in INSIDE if before.startswith("/") and word.startswith(before)]
+
+    # Commands inside a chat
+
+    async def _inside(self, text: str) -> None:
+        word, _, rest = text.partition(" ")
+        rest, name = rest.strip(), self._conversation.name
+        match word:
+            case "/help":
+                self._output.note("\n".join(f"{command:<8} {what}" for command, what in INSIDE.items()))
+            case "/stack":
+                await self._obey("conversation", "stack", name, *self._on_branch())
+            case "/rewind":
+                await self._settle_on_branch()
+                await self._obey("conversation", "rewind", name, "--", rest or "")
+            case "/branch":
+                await self._go_to_branch(rest)
+            case "/good" | "/bad":
+                note = ("--note", rest) if rest else ()
+                await self._obey("conversation", "rate", name, word[1:], *note)
+            case _:
+                from p2engine.documents import did_you_mean
+
+                hint = "/help lists what there is; a message cannot begin with a slash"
+                raise UsageError(f"no command {one_line(word, 40)!r} in a chat{did_you_mean(word, INSIDE)}", hint=hint)
+
+    def _on_branch(self) -> tuple[str, ...]:
+        return ("--branch", self._branch) if self._branch else ()
+
+    async def _settle_on_branch(self) -> None:
+        """Time travel starts from the current branch: make the one we talk on that."""
+        if self._branch:
+            await self._conversation.checkout(self._branch, keep_running=True)
+            self._branch = None
+
+    async def _go_to_branch(self, wanted: str) -> None:
+        name = self._conversation.name
+        if not wanted:
+            await self._obey("conversation", "branches", name)
+            return
+        await self._settle_on_branch()
+        if wanted not in [branch.name for branch in await self._conversation.branches()]:
+            await self._conversation.fork(-1, wanted)
+        await self._obey("conversation", "checkout", name, wanted)
+
+    async def _obey(self, *words: str) -> None:
+        await obey(words, self._session, self._engine, self._output.options)

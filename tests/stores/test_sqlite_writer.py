@@ -1,0 +1,105 @@
+"""When the SQLite store commits: at once, in groups, or in its thread; and that nobody pays for anybody else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from p2engine.errors import AlreadySettled, StoreError
+from p2engine.stores import sqlite_writer
+from p2engine.stores.sqlite import SqliteStore
+from p2engine.testing.histories import answering, asking, opening, ref
+
+
+class Commits:
+    """Counts what the writing connection does."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.count = 0
+        store._db.set_trace_callback(self._see)
+
+    def _see(self, statement: str) -> None:
+        self.count += statement == "COMMIT"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = await SqliteStore.open(tmp_path / "store.db")
+    yield store
+    await store.aclose()
+
+
+async def test_seam_22_flushed_commits_are_shared(store: SqliteStore) -> None:
+    """Of writes at one moment up to 16 share a flush; one alone is flushed at once."""
+    commits = Commits(store)
+    await asyncio.gather(*(store.write(opening(f"n{number}")) for number in range(100)))
+    assert commits.count <= 100 / 16 + 1
+    commits.count = 0
+    await store.write(opening("alone"))
+    assert commits.count == 1
+
+
+async def test_seam_22_unflushed_commits_are_not_held_back(tmp_path: Path) -> None:
+    """Without a flush every write is committed by itself, before anybody else runs."""
+    store = await SqliteStore.open(tmp_path / "store.db", sync="NORMAL")
+    commits = Commits(store)
+    await asyncio.gather(*(store.write(opening(f"n{number}")) for number in range(10)))
+    assert commits.count == 10
+    await store.aclose()
+
+
+async def test_a_member_that_cannot_be_bound_fails_alone(store: SqliteStore) -> None:
+    """What SQLite cannot store fails the write that brought it; those that shared its flush are written."""
+    good = [opening(f"n{number}") for number in range(5)]
+    bad = opening("lone \ud800 surrogate")
+    done = await asyncio.gather(*map(store.write, [*good[:2], bad, *good[2:]]), return_exceptions=True)
+    assert [isinstance(one, Exception) for one in done] == [False, False, True, False, False, False]
+    assert len(await store.conversations()) == 5
+
+
+async def test_a_failing_group_fails_each_alone(store: SqliteStore) -> None:
+    """When the whole flush is refused each write hears a StoreError, and the next ones are written."""
+    store._db.execute("PRAGMA query_only = 1")
+    done = await asyncio.gather(*(store.write(opening(f"n{n}")) for n in range(3)), return_exceptions=True)
+    assert [type(one) for one in done] == [StoreError] * 3
+    store._db.execute("PRAGMA query_only = 0")
+    await asyncio.gather(*(store.write(opening(f"n{n}")) for n in range(3)))
+
+
+async def test_a_cancelled_wait_harms_nobody(store: SqliteStore) -> None:
+    """Whoever stops waiting for a flush changes nothing for the others in it."""
+    writes = [asyncio.ensure_future(store.write(opening(f"n{number}"))) for number in range(3)]
+    await asyncio.sleep(0)
+    writes[1].cancel()
+    done = await asyncio.gather(*writes, return_exceptions=True)
+    assert isinstance(done[1], asyncio.CancelledError)
+    assert await store.head(ref("n0")) == await store.head(ref("n2")) == 2
+
+
+async def test_closing_commits_what_waits(tmp_path: Path) -> None:
+    """Writes that wait for their flush when the store closes are written."""
+    store = await SqliteStore.open(tmp_path / "store.db")
+    writes = [asyncio.ensure_future(store.write(opening(f"n{number}"))) for number in range(20)]
+    await asyncio.sleep(0)
+    await store.aclose()
+    await asyncio.gather(*writes)
+    store = await SqliteStore.open(tmp_path / "store.db")
+    assert len(await store.conversations()) == 20
+    await store.aclose()
+
+
+async def test_a_slow_disk_gets_a_thread(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a flush takes long it is done off the loop; order, groups and refusals stay as they are."""
+    monkeypatch.setattr(sqlite_writer, "FLUSH_ON_LOOP_MAX_S", -1.0)
+    await store.write(opening())
+    first = asyncio.ensure_future(store.write(answering()))
+    await asyncio.sleep(0)
+    writes = [asking(head=4), answering(head=6), answering(head=6), *(opening(f"n{number}") for number in range(30))]
+    done = await asyncio.gather(first, *map(store.write, writes), return_exceptions=True)
+    refused = [one for one in done if isinstance(one, Exception)]
+    rows = [one.row for one in done if not isinstance(one, BaseException)]
+    assert [type(one) for one in refused] == [AlreadySettled]
+    assert rows == sorted(rows)
+    assert await store.head(ref("demo")) == 8
+    assert len(await store.conversations()) == 31
