@@ -71,6 +71,9 @@ class Logging(Section):
     level: Level = Field(default="INFO", description="What is logged.")
     model_level: Level = Field(default="ERROR", description="What model calls log; `debug` shows them.")
     console: bool = Field(default=False, description="Log to the terminal as well.")
+    events_file: Filled | None = Field(
+        default=None, description="A file in `logging.log_dir` that gets every event as a line of JSON."
+    )
 
 
 class Sqlite(Section):

@@ -113,6 +113,11 @@ class Settings(Configuration):
             yield key.name, value, self.sources.get(key.name, "default")
 
     @property
+    def events_path(self) -> Path | None:
+        """The file that gets every event, beside the main log; None where none was asked for."""
+        return self.log_path.with_name(self.logging.events_file) if self.logging.events_file else None
+
+    @property
     def turn_budget(self) -> Budget:
         """What a turn may spend, for agents that have no budget of their own."""
         turn = self.budget

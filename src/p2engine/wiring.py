@@ -21,6 +21,7 @@ from p2engine.runtime.engine import Engine as Core
 from p2engine.runtime.perform import view_of
 from p2engine.runtime.world import World
 from p2engine.settings import Settings
+from p2engine.sinks.jsonl import JsonLinesSink
 from p2engine.stores.blobs import FileBlobs
 from p2engine.stores.sqlite import SqliteStore
 from p2engine.tools.artifacts import artifact_tools
@@ -61,7 +62,8 @@ class Engine(Core):
     def __init__(
         self, world: World, settings: Settings, roster: FileRoster, registry: Registry, models: Models
     ) -> None:
-        super().__init__(world, InlineDispatcher)
+        events = settings.events_path
+        super().__init__(world, InlineDispatcher, [JsonLinesSink(events)] if events else [])
         self.settings = settings
         self.roster = roster
         self.registry = registry

@@ -94,7 +94,7 @@ def test_commands_that_are_not_built_are_refused_by_name(words: str, here: Run) 
         ("cht with x", "no command 'cht'; did you mean 'chat'?"),
         ("chat wiht x", "no command 'chat wiht'; did you mean 'chat with'?"),
         ("zzz", "no command 'zzz'"),
-        ("chat with", "missing argument 'AGENT'"),
+        ("chat with", "missing argument 'agent'"),
         ("chat with a --nmae b", "no such option: --nmae"),
         ("chat with a b", "unexpected extra argument"),
         ("chat with a --name", "requires an argument"),
@@ -125,7 +125,7 @@ def test_errors_are_documents_with_json(here: Run) -> None:
     [
         ("agents:\n  - id: a\n    llm_modle: x\n", 3),
         ("agents:\n  - id: a\n  - id: a\n", 3),
-        ("agents: {{{\n", 1),
+        ("agents: {{{\n", 2),
         ("", None),
     ],
 )
@@ -226,9 +226,10 @@ def test_signals_end_with_their_status(number: signal.Signals, status: int, proj
         process.stdin.flush()
         assert "Paris" in process.stdout.readline()  # now it waits for the next line
         process.send_signal(number)
-        _, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.wait(TIMEOUT_S) == status
+        assert process.stderr is not None
+        err = process.stderr.read()
 
-    assert process.returncode == status
     assert "Traceback" not in err
     assert "p2engine chat resume demo" in err.splitlines()[-1]
     assert "Tokyo" in project.run("chat", "resume", "demo", "-m", "What's the weather in Tokyo?").out

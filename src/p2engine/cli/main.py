@@ -98,6 +98,8 @@ def execute(arguments: Sequence[str]) -> int:
         _forget_output()
         return 1
     except EXPECTED as error:
+        if isinstance(error, OSError):
+            _forget_output()
         if options.debug:
             _show_traceback(error)
         Output(options).error(error)

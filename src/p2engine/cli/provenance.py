@@ -1,7 +1,7 @@
 """Finds what a REF names, and walks from an event back to what caused it.
 
-An effect `ref:seq.slot` is caused by the commit that holds entry `seq` of branch `ref`; the first commit of a delegate's
-stack is caused by its caller's effect. Knows the store's log; prints nothing.
+An effect `ref:seq.slot` is caused by the commit that holds entry `seq` of branch `ref`; the first commit of a
+delegate's stack is caused by its caller's effect. Knows the store's log; prints nothing.
 """
 
 import re
@@ -30,10 +30,22 @@ from p2engine.errors import UsageError
 from p2engine.runtime.artifacts import SAVED
 from p2engine.wiring import Engine
 
-FACTS = tuple(
-    f"{family}."
-    for family in "agent artifact branch config conversation effect error eval human ledger policy reward rollout"
-    " route tool".split()
+FACTS = (
+    "agent.",
+    "artifact.",
+    "branch.",
+    "config.",
+    "conversation.",
+    "effect.",
+    "error.",
+    "eval.",
+    "human.",
+    "ledger.",
+    "policy.",
+    "reward.",
+    "rollout.",
+    "route.",
+    "tool.",
 )
 """The kinds of events that are no entries and no model calls."""
 
@@ -206,7 +218,7 @@ class Log:
         return self._stacks[ref]
 
     async def decision(self, owed: Place, slot: int) -> Decision:
-        """The entry that led to the effect owed at `owed`: the call, the last thing a model call heard, or an answer."""
+        """The entry that led to the effect owed there: the call, the last thing a model heard, or an answer."""
         entries = await self.entries(owed.ref)
         if owed.index >= len(entries):
             return Decision(None)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from p2engine.cli.chat_view import View
 from p2engine.cli.output import Output, one_line
 from p2engine.cli.session import EXPECTED, INTERRUPTED, Interrupted, Session, obey
-from p2engine.documents import did_you_mean
 from p2engine.errors import UsageError
 from p2engine.models.catalogue import provider_of
 from p2engine.runtime.conversation import Conversation, Reply
@@ -83,8 +82,8 @@ class Chat:
             return INTERRUPTED
         finally:
             following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
             self._output.note(f"conversation {name} · {self._resuming()}")
+            await asyncio.gather(following, return_exceptions=True)
         return self._status
 
     def _resuming(self) -> str:

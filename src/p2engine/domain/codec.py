@@ -41,8 +41,8 @@ class _Frame(msgspec.Struct, Generic[T], frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_frame = msgspec.msgpack.Decoder(_Frame[msgspec.Raw]).decode
-_decode_plain = msgspec.msgpack.Decoder().decode
+_decode_plain = msgspec.msgpack.Decoder(_Frame[Any]).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Format(Generic[T]):
@@ -59,28 +59,34 @@ class _Format(Generic[T]):
             if frame.version == codec:
                 body: T = frame.body
                 return body
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             return self._decode_other(raw, where, codec, upcasts, error)
         return self._decode_other(raw, where, codec, upcasts, None)
 
     def _decode_other(
-        self, raw: bytes, where: object, codec: int, upcasts: Mapping[int, Upcast], error: msgspec.DecodeError | None
+        self, raw: bytes, where: object, codec: int, upcasts: Mapping[int, Upcast], error: Exception | None
     ) -> T:
-        """A body of another version, or one that is none."""
+        """A body of another version, or one that is none: `error` says why."""
         try:
-            frame = _decode_frame(raw)
-            if frame.version > codec:
-                raise _newer(where, frame.version, codec)
-            if error is not None and frame.version == codec:
-                raise _corrupt(where, error) from error
-            plain = _decode_plain(frame.body)
-            for version in range(frame.version, codec):
-                plain = self._upcast(upcasts[version])(plain)
-            body: T = msgspec.convert(plain, self._kind)
-        except msgspec.DecodeError as wrong:
+            frame = _decode_plain(raw)
+        except _UNREADABLE as wrong:
             raise _corrupt(where, wrong) from wrong
-        except KeyError as unknown:
-            raise _corrupt(where, f"no way up from format {unknown}") from unknown
+        version, plain = frame.version, frame.body
+        if version > codec:
+            raise NewerFormat(
+                f"{where} was written by a later version of P2Engine (format {version}; this one reads up to {codec})",
+                hint="update P2Engine",
+            )
+        if version == codec:
+            raise _corrupt(where, error) from error
+        if any(older not in upcasts for older in range(version, codec)):
+            raise _corrupt(where, f"nothing leads from format {version} to {codec}")
+        try:
+            for older in range(version, codec):
+                plain = self._upcast(upcasts[older])(plain)
+            body: T = msgspec.convert(plain, self._kind)
+        except (msgspec.ValidationError, LookupError, TypeError, ValueError, AttributeError) as wrong:
+            raise _corrupt(where, wrong) from wrong
         return body
 
 
@@ -109,13 +115,6 @@ def decode_effect(
 def decode_fact(raw: bytes, where: object, *, codec: int = CODEC, upcasts: Mapping[int, Upcast] = UPCASTS) -> Fact:
     """Raises NewerFormat and CorruptEntry; their messages begin with `where`."""
     return _FACTS.decode(raw, where, codec, upcasts)
-
-
-def _newer(where: object, version: int, codec: int) -> NewerFormat:
-    return NewerFormat(
-        f"{where} was written by a later version of P2Engine (format {version}; this one reads up to {codec})",
-        hint="update P2Engine",
-    )
 
 
 def _corrupt(where: object, why: object) -> CorruptEntry:

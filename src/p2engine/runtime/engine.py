@@ -1,7 +1,7 @@
 """The engine: opens conversations, runs what they owe, and lets everyone watch the one log."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from p2engine.domain.effects import AnyEffect
 from p2engine.domain.ids import AgentId, ref_of
@@ -35,6 +35,7 @@ class Engine:
         world.dispatcher = dispatch(self.run, self.failed)
         self.sweeper = Sweeper(world)
         self._fanout = Fanout(world.store, sinks)
+        self._closed = False
 
     def start(self) -> None:
         """Do what is owed, by this process and by those that died; feed the sinks."""
@@ -43,10 +44,18 @@ class Engine:
 
     async def aclose(self) -> None:
         """Let running effects end within the grace period; what is then still owed is done by whoever comes next."""
+        if self._closed:
+            return
+        self._closed = True
         await self.sweeper.aclose()
         await self.world.dispatcher.aclose()
         await self._fanout.aclose()
         await self.world.store.aclose()
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many events each sink refused, by its name."""
+        return self._fanout.dropped
 
     # Conversations
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import tempfile
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -69,6 +70,7 @@ class FileOwners:
         # Locked before it has its name, so that nobody ever sees the file of a living owner unlocked.
         descriptor, part = tempfile.mkstemp(dir=self._directory, suffix=".part")
         try:
+            os.fchmod(descriptor, 0o644)  # other users of one store must be able to ask
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.link(part, path)
         except OSError:
@@ -85,23 +87,25 @@ class FileOwners:
             os.close(descriptor)
 
     def alive(self, owner: OwnerId) -> bool:
-        """Removes the file of one that is not."""
+        """Whether somebody holds its lock. Removes the file of one that is dead. Raises StoreError: cannot be told."""
         if owner in self._held:
             return True
         path = self._path(owner)
         try:
             descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        else:
-            path.unlink(missing_ok=True)
-            return False
         finally:
             os.close(descriptor)
+        with suppress(OSError):  # it may lie in somebody else's directory, and does no harm there
+            path.unlink()
+        return False
 
     def _path(self, owner: OwnerId) -> Path:
         return self._directory / f"{owner}.lock"

@@ -1,0 +1,184 @@
+"""Looks over everything a project's files say, and names each thing that is wrong. Starts nothing and writes nothing.
+
+What the engine refuses one thing at a time when it opens is gathered here.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from p2engine.agents.entries import AgentsFile, ModelEntry, RuleAgentEntry
+from p2engine.agents.listing import RULE
+from p2engine.agents.roster import Defaults, FileRoster, Tools
+from p2engine.cli.options import Options
+from p2engine.configuration import Configuration
+from p2engine.documents import Document, faults, read_json, read_yaml, subject
+from p2engine.errors import ConfigError, NotAvailable, P2EngineError, SetupError
+from p2engine.plugins import ProjectTools, installed_agents, installed_tools
+from p2engine.positions import Place
+from p2engine.settings import Settings
+from p2engine.stores.blobs import FileBlobs
+from p2engine.tools.artifacts import artifact_tools
+from p2engine.tools.registry import WITHHELD, Registry
+from p2engine.tools.weather import weather_tool
+
+SHIPPED_CONFIG = Path(__file__).parent.parent / "agents" / "shipped" / "config.json"
+AGENTS_FILE = "config/agents.yml"
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What was looked at and what is wrong with it. settings: None where they cannot be read at all."""
+
+    settings: Settings | None = None
+    roster: FileRoster | None = None
+    looked_at: list[str] = []
+    problems: list[P2EngineError] = []
+    warnings: list[str] = []
+
+    def add(self, problem: P2EngineError) -> None:
+        """Note a problem once."""
+        if str(problem) not in [str(known) for known in self.problems]:
+            self.problems.append(problem)
+
+
+def check(options: Options) -> Report:
+    """Look over the configuration, agents, personas and tools that these options mean."""
+    report = Report()
+    try:
+        report.settings = Settings.load(project=options.project, home=options.home, config=options.config)
+    except SetupError as error:
+        _check_configuration(report, error, options)
+    if report.settings is None:
+        return report
+    report.warnings += report.settings.notes
+    if report.settings.config is not None and not report.problems:
+        report.looked_at.append(str(report.settings.config))
+    registry = _check_tools(report, report.settings, enabled=not options.no_project_code)
+    _check_agents(report, report.settings, registry)
+    return report
+
+
+def _check_configuration(report: Report, error: SetupError, options: Options) -> None:
+    """The settings are wrong: every fault of the file, then the rest as if the file were the shipped one."""
+    file = getattr(error, "file", None)
+    if file is not None and Path(file).suffix == ".json" and Path(file).is_file():
+        try:
+            for fault in _faults(read_json(Path(file)), Configuration):
+                report.add(fault)
+        except ConfigError as unreadable:
+            report.add(unreadable)
+    report.add(error)
+    try:
+        report.settings = Settings.load(project=options.project, home=options.home, config=SHIPPED_CONFIG)
+    except SetupError as still:
+        report.add(still)
+
+
+def _faults(document: Document, model: type[BaseModel], place: Place = ()) -> Iterator[SetupError]:
+    """Everything that is wrong with the part of a document at `place`."""
+    value = document.at(place)
+    if not isinstance(value, dict):
+        yield document.error(f"{subject(place)}expected a mapping", place)
+        return
+    try:
+        model.model_validate(value)
+    except ValidationError as error:
+        for fault in faults(model, error):
+            line = document.line(place + fault.place)
+            if fault.later:
+                yield NotAvailable(fault.later, hint=f"{document.file}:{line}: take it out")
+            else:
+                yield ConfigError(subject(place + fault.subject) + fault.text, file=document.file, line=line)
+
+
+def _check_tools(report: Report, settings: Settings, *, enabled: bool) -> Registry:
+    registry = Registry([*artifact_tools(), weather_tool(settings.weather.backend)])
+    plugins = installed_tools()
+    for problem in plugins.problems:
+        report.add(problem)
+    for tool in plugins.tools:
+        try:
+            registry.add(tool)
+        except ConfigError as clash:
+            report.add(clash)
+    if settings.project is not None:
+        loaded = ProjectTools(settings.project, enabled=enabled).load()
+        report.looked_at += [f"tools/{name}" for name in loaded.changed]
+        for problem in (*loaded.problems, *registry.exchange(loaded.tools)):
+            report.add(problem)
+    return registry
+
+
+def _check_agents(report: Report, settings: Settings, registry: Registry) -> None:
+    agents = installed_agents()
+    for problem in agents.problems:
+        report.add(problem)
+    kinds = {"llm", *agents.factories}
+    if settings.project is not None:
+        for fault in _agent_faults(settings.project / AGENTS_FILE, kinds):
+            report.add(fault)
+    try:
+        roster = _roster(settings, registry, dict.fromkeys(kinds, _nobody))
+    except SetupError as error:
+        report.add(error)
+        return
+    report.roster = roster
+    report.warnings += roster.notes
+    for agent in roster.agents():
+        try:
+            source = roster.describe(agent).source.rpartition(":")[0]
+        except SetupError as error:
+            report.add(error)
+        else:
+            report.looked_at += [source] if source not in report.looked_at else []
+    for problem in _persona_faults(roster):
+        report.add(problem)
+
+
+def _agent_faults(path: Path, kinds: set[str]) -> Iterator[SetupError]:
+    """Everything that is wrong with the form of the agents in a file; what names mean is for the roster."""
+    if not path.exists():
+        return
+    try:
+        document = read_yaml(path)
+    except ConfigError as unreadable:
+        yield unreadable
+        return
+    yield from _faults(document, AgentsFile)
+    listed = document.value.get("agents") if isinstance(document.value, dict) else None
+    for index, entry in enumerate(listed if isinstance(listed, list) else ()):
+        kind = entry.get("type", "llm") if isinstance(entry, dict) else "llm"
+        if kind in kinds or kind == RULE or not isinstance(kind, str):
+            yield from _faults(document, RuleAgentEntry if kind == RULE else ModelEntry, ("agents", index))
+
+
+def _persona_faults(roster: FileRoster) -> Iterator[SetupError]:
+    """Personas that no agent uses may be broken as well."""
+    for name in roster.personas():
+        try:
+            roster.persona(name)
+        except SetupError as error:
+            yield error
+
+
+def _roster(settings: Settings, registry: Registry, factories: dict[str, Any]) -> FileRoster:
+    models = settings.llm.models
+    return FileRoster(
+        project=settings.project,
+        defaults=Defaults(models.default_model, models.supported_models, settings.turn_budget, settings.dedup),
+        tools=Tools(lambda name: tool.spec if (tool := registry.get(name)) else None, registry.known, WITHHELD),
+        factories=factories,
+        blobs=FileBlobs(settings.layout.blobs),
+    )
+
+
+def _nobody(_: object) -> Any:
+    raise AssertionError("nobody acts while a project is checked")
+
+
+def summary(problems: Sequence[object]) -> str:
+    """`no problems`, `1 problem`, `3 problems`."""
+    return f"{len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
