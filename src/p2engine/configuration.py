@@ -95,7 +95,10 @@ class TurnBudget(Section):
     turn_tokens: Count | None = Field(default=None, description="Tokens of one turn, in and out.")
     turn_steps: Count | None = Field(default=None, description="Model replies and results in one turn.")
     turn_seconds: Positive | None = Field(default=None, description="Wall time of one turn, in seconds.")
-    later = {"conversation_usd": (), "rollout_usd": ()}
+    conversation_usd: Positive | None = Field(
+        default=None, description="Model cost of one conversation over all its turns, in US dollars."
+    )
+    later = {"rollout_usd": ()}
 
 
 class Redis(Section):

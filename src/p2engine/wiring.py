@@ -171,6 +171,7 @@ async def _build(settings: Settings, closing: AsyncExitStack, *, project_code: b
             settings.llm.models.supported_models,
             settings.turn_budget,
             settings.dedup,
+            settings.budget.conversation_usd,
         ),
         tools=Tools(lambda name: tool.spec if (tool := registry.get(name)) else None, registry.known, WITHHELD),
         factories={"llm": lambda _: llm, **agents.factories},

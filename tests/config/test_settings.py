@@ -167,7 +167,6 @@ BAD_CONFIGS: dict[str, str] = {
     '{"limits": {}}': "not available in this version: limits",
     '{"ledger": {"driver": "canton"}}': "not available in this version: ledger.driver",
     '{"budget": {"rollout_usd": 5}}': "not available in this version: budget.rollout_usd",
-    '{"budget": {"conversation_usd": 5}}': "not available in this version: budget.conversation_usd",
     "": "config/config.json: is empty",
     "{": "config/config.json:1: not JSON: expecting property name enclosed in double quotes",
 }

@@ -40,10 +40,10 @@ class Actor:
         self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     @classmethod
-    async def start(cls, home: Path, *, grace_s: float = 5.0, gates: Sequence[str] = ()) -> Self:
-        """A process with an engine on `home` that works; these gates are closed."""
+    async def start(cls, home: Path, *, gates: Sequence[str] = (), **options: float) -> Self:
+        """A process with an engine on `home` that works; these gates are closed. options: those of `open_engine`."""
         pipe = asyncio.subprocess.PIPE
-        settings = json.dumps({"home": str(home), "grace_s": grace_s, "gates": gates})
+        settings = json.dumps({"home": str(home), "gates": gates, "options": options})
         actor = cls(
             await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "tests.crash.actor", settings, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe
@@ -127,10 +127,10 @@ class Stage:
             self.close(gate)
         self.engine: Engine
 
-    async def play(self, grace_s: float) -> None:
+    async def play(self, options: Mapping[str, float]) -> None:
         agents: dict[str, Decide] = {name: self._agent(name) for name in ("boss", "ann")}
         tools: dict[str, ToolBody] = {name: self._tool(name) for name in REPEATS}
-        self.engine = await open_engine(self.home, agents, tools, REPEATS, grace_s=grace_s)
+        self.engine = await open_engine(self.home, agents, tools, REPEATS, **options)
         try:
             self.engine.start()
             listening = asyncio.get_running_loop().create_task(self._listen())
@@ -288,7 +288,7 @@ def _moves(view: AgentView) -> Sequence[Move]:
 
 def main() -> None:
     settings = json.loads(sys.argv[1])
-    asyncio.run(Stage(Path(settings["home"]), settings["gates"]).play(settings["grace_s"]))
+    asyncio.run(Stage(Path(settings["home"]), settings["gates"]).play(settings["options"]))
 
 
 if __name__ == "__main__":

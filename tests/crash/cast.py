@@ -15,6 +15,7 @@ from p2engine.dispatch.inline import InlineDispatcher
 from p2engine.domain.decisions import Delegate, Move, Say, UseTool
 from p2engine.domain.ids import AgentId, ConversationId, StackRef
 from p2engine.domain.setup import Repeat
+from p2engine.limits import BUSY_WAIT_S, SHUTDOWN_GRACE_S
 from p2engine.ports import AgentView, ToolContext
 from p2engine.runtime.bus import Bus
 from p2engine.runtime.engine import Engine
@@ -68,10 +69,11 @@ async def open_engine(
     repeats: Mapping[str, Repeat],
     *,
     reach: Reach = lambda _: None,
-    grace_s: float = 5.0,
+    grace_s: float = SHUTDOWN_GRACE_S,
+    busy_wait_s: float = BUSY_WAIT_S,
 ) -> Engine:
     """An engine on the files in `home`, as wiring would build it, but with doubles for its agents."""
-    store = await SqliteStore.open(home / "store.db", sync="FULL")
+    store = await SqliteStore.open(home / "store.db", sync="FULL", busy_wait_s=busy_wait_s)
     store._db.set_trace_callback(lambda sql: reach("inside a commit") if sql == "COMMIT" else None)
     world = World(
         store=_Watched(store, reach),  # type: ignore[arg-type]

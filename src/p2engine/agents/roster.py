@@ -37,6 +37,7 @@ class Defaults(NamedTuple):
     supported: Sequence[str] = ()
     budget: Budget = Budget()
     dedup: DedupPolicy = "none"
+    conversation_usd: float | None = None
 
 
 class Tools(NamedTuple):
@@ -257,6 +258,7 @@ class FileRoster:
             delegates=delegates,
             budget=entry.budget.over(self._defaults.budget),
             dedup=self._defaults.dedup,
+            conversation_usd=self._defaults.conversation_usd,
         )
         if not isinstance(entry, ModelEntry):
             return _Resolved(setup, "", specs, withheld)

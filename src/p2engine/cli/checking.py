@@ -12,10 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from p2engine.agents.entries import AgentsFile, ModelEntry, RuleAgentEntry
 from p2engine.agents.listing import RULE
+from p2engine.agents.personas import SHIPPED, Personas
 from p2engine.agents.roster import Defaults, FileRoster, Tools
 from p2engine.cli.options import Options
 from p2engine.configuration import Configuration
-from p2engine.documents import Document, faults, read_json, read_yaml, subject
+from p2engine.documents import Document, faults, read_json, read_yaml, shown, subject
 from p2engine.errors import ConfigError, NotAvailable, P2EngineError, SetupError
 from p2engine.plugins import ProjectTools, installed_agents, installed_tools
 from p2engine.positions import Place
@@ -25,7 +26,7 @@ from p2engine.tools.artifacts import artifact_tools
 from p2engine.tools.registry import WITHHELD, Registry
 from p2engine.tools.weather import weather_tool
 
-SHIPPED_CONFIG = Path(__file__).parent.parent / "agents" / "shipped" / "config.json"
+SHIPPED_CONFIG = SHIPPED / "config.json"
 AGENTS_FILE = "config/agents.yml"
 
 
@@ -55,7 +56,7 @@ def check(options: Options) -> Report:
         return report
     report.warnings += report.settings.notes
     if report.settings.config is not None and not report.problems:
-        report.looked_at.append(str(report.settings.config))
+        report.looked_at.append(shown(report.settings.config))
     registry = _check_tools(report, report.settings, enabled=not options.no_project_code)
     _check_agents(report, report.settings, registry)
     return report
@@ -116,6 +117,8 @@ def _check_agents(report: Report, settings: Settings, registry: Registry) -> Non
     agents = installed_agents()
     for problem in agents.problems:
         report.add(problem)
+    for fault in _persona_faults(settings.project):
+        report.add(fault)
     kinds = {"llm", *agents.factories}
     if settings.project is not None:
         for fault in _agent_faults(settings.project / AGENTS_FILE, kinds):
@@ -134,8 +137,6 @@ def _check_agents(report: Report, settings: Settings, registry: Registry) -> Non
             report.add(error)
         else:
             report.looked_at += [source] if source not in report.looked_at else []
-    for problem in _persona_faults(roster):
-        report.add(problem)
 
 
 def _agent_faults(path: Path, kinds: set[str]) -> Iterator[SetupError]:
@@ -155,11 +156,12 @@ def _agent_faults(path: Path, kinds: set[str]) -> Iterator[SetupError]:
             yield from _faults(document, RuleAgentEntry if kind == RULE else ModelEntry, ("agents", index))
 
 
-def _persona_faults(roster: FileRoster) -> Iterator[SetupError]:
+def _persona_faults(project: Path | None) -> Iterator[SetupError]:
     """Personas that no agent uses may be broken as well."""
-    for name in roster.personas():
+    personas = Personas([*([project / "templates" / "personas"] if project else []), SHIPPED / "personas"])
+    for name in personas.names():
         try:
-            roster.persona(name)
+            personas.get(name)
         except SetupError as error:
             yield error
 

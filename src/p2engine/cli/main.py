@@ -94,15 +94,12 @@ def execute(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        _forget_output()
-        return 1
     except EXPECTED as error:
-        if isinstance(error, OSError):
-            _forget_output()
-        if options.debug:
-            _show_traceback(error)
-        Output(options).error(error)
+        _check_output()
+        if not isinstance(error, BrokenPipeError):
+            if options.debug:
+                _show_traceback(error)
+            Output(options).error(error)
         return status_of(error)
     return status
 
@@ -140,11 +137,11 @@ def _show_traceback(error: BaseException) -> None:
     traceback.print_exception(error)
 
 
-def _forget_output() -> None:
-    """Whoever read our output has left: nothing more can be said there, not even at exit."""
+def _check_output() -> None:
+    """Where standard output cannot be written (its reader has left, the disk is full), let nobody try again."""
     import os
 
     try:
+        sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        sys.stdout = None

@@ -41,7 +41,10 @@ def carve(left: Budget, parts: int) -> Budget:
 
 
 def spent_out(stack: Stack, at: float) -> str:
-    """Which bound of the turn's budget is reached, in words; empty while none is."""
+    """Which bound of the turn's budget, or of the conversation's, is reached, in words; empty while none is."""
+    cap = stack.setup.conversation_usd
+    if cap is not None and stack.caller is None and stack.total.usd >= cap:
+        return f"{cap:g} USD in this conversation; raise budget.conversation_usd to go on"
     limit = limit_of(stack)
     left = remaining(limit, stack.spent, at - stack.turn_at)
     if left.steps == 0:

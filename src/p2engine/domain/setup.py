@@ -86,6 +86,7 @@ class Setup(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     delegates: tuple[AgentId, ...] = ()
     render: RenderPolicy = RenderPolicy()
     budget: Budget = Budget()
+    conversation_usd: float | None = None  # what the whole conversation may cost, over all its turns
     dedup: DedupPolicy = "none"
 
     def grant(self, tool: str) -> ToolGrant | None:

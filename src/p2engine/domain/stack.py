@@ -86,6 +86,7 @@ class Stack:
         "setup",
         "spent",
         "thinking",
+        "total",
         "turn",
         "turn_at",
         "unsent",
@@ -120,7 +121,8 @@ class Stack:
         self.turn = 0
         self.turn_at = 0.0
         self.rounds = 0
-        self.spent = Spent()
+        self.spent = Spent()  # in this turn
+        self.total = Spent()  # in all turns of this lineage
         self.usage: Usage | None = None
         self.safe = 0
 
@@ -278,7 +280,7 @@ class Stack:
         self._flush()
         self._say(Message(role="tool", text=state.content, call_id=state.call_id))
         if state.status != "skipped":
-            self.spent = self.spent.plus(_ONE_STEP)
+            self._pay(_ONE_STEP)
         if self.seen and sent and isinstance(sent[0], ToolCall) and state.status in _FAILED:
             digest = call_digest(sent[0].tool, sent[0].arguments)  # a failed call does not count as done
             count, at = self.seen.get(digest, (0, 0.0))
@@ -293,7 +295,7 @@ class Stack:
         decided = sent[1] if sent else self.head
         if state.child is not None and decided >= self.children.get(state.agent, (-1, None))[0]:
             self.children = {**self.children, state.agent: (decided, state.child)}
-        self.spent = self.spent.plus(state.spent).plus(_ONE_STEP)
+        self._pay(state.spent.plus(_ONE_STEP))
 
     def _hear_person(self, state: UserResponse, sent: Sent | None) -> None:
         if sent and isinstance(sent[0], ToolCall):  # an approval: the call may be sent now
@@ -336,7 +338,11 @@ class Stack:
 
     def _spend(self, usage: Usage) -> None:
         self.usage = usage
-        self.spent = self.spent.plus(usage.spent)
+        self._pay(usage.spent)
+
+    def _pay(self, spent: Spent) -> None:
+        self.spent = self.spent.plus(spent)
+        self.total = self.total.plus(spent)
 
     def _flush(self) -> None:
         """An assistant message is complete once something else follows: its text and its calls are one message."""

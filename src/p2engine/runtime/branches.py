@@ -93,7 +93,8 @@ async def checkout(world: World, conversation: Conversation, branch: Branch) -> 
 
 async def cancel(world: World, ref: StackRef, why: str) -> bool:
     """End the running turn of a stack, its children included. False where nothing ran."""
-    await world.stacks.refresh(ref)
+    if (await world.stacks.refresh(ref)).is_resting:
+        return False
     step = await commit(world, ref, lambda stack, at: end(stack, "cancelled", why, at), cause="user")
     await hand_out(world, step.effects)
     return bool(step.states)

@@ -107,6 +107,8 @@ class Conversation:
         stack = await self._world.stacks.refresh(ref)
         if stack.ground is None or isinstance(stack.ground, Finished):
             return None
+        if stack.is_resting and isinstance(stack.ground, AssistantMessage):  # a fork, cut right after an answer
+            return None
         if any(pending.what == "human" for pending in stack.open.values()):
             return None
         waiter = self._world.bus.wait(ref, -1)

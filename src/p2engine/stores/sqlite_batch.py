@@ -28,9 +28,9 @@ _ADD_BRANCH = """
 INSERT INTO branch(ref, cid, agent, name, parent, at, created_at, delegate)
 SELECT ?1, cid, ?3, ?4, (SELECT bid FROM branch WHERE ref = ?5), ?6, ?7, ?8 FROM conversation WHERE id = ?2
 """
-_SAME_NAME = """
-SELECT 1 FROM branch b JOIN conversation c USING (cid)
-WHERE b.ref = ?1 OR (c.id = ?2 AND b.agent = ?3 AND b.name = ?4)
+_TAKEN = """
+SELECT EXISTS (SELECT 1 FROM branch WHERE ref = ?1) OR EXISTS (
+  SELECT 1 FROM branch WHERE cid = (SELECT cid FROM conversation WHERE id = ?2) AND agent = ?3 AND name = ?4)
 """
 _ADD_CONVERSATION = """
 INSERT INTO conversation(id, name, agent, current, created_at, grp) VALUES (?, ?, ?, ?, ?, ?)
@@ -125,7 +125,7 @@ def _check_names(db: sqlite3.Connection, batch: Batch, fresh: Collection[Branch]
     elif not db.execute("SELECT 1 FROM conversation WHERE id = ?", (batch.conversation,)).fetchone():
         raise UsageError(f"there is no conversation {batch.conversation!r}")
     for branch in fresh:
-        if db.execute(_SAME_NAME, (branch.ref, branch.conversation, branch.agent, branch.name)).fetchone():
+        if db.execute(_TAKEN, (branch.ref, branch.conversation, branch.agent, branch.name)).fetchone()[0]:
             raise NameTaken(f"there is a branch {branch.name!r} of {branch.agent} already")
         if branch.parent:
             found = db.execute(_STACK, (branch.parent,)).fetchone()
