@@ -128,8 +128,7 @@ def _state_folder(home: Path) -> None:
     mark = home / "format"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        if mark.exists():
-            found = mark.read_text().strip()
+        if mark.exists() and (found := mark.read_text().strip()):  # empty: a start that a full disk or a kill cut short
             if not found.isdigit() or int(found) > FORMAT:
                 raise NewerFormat(f"{home} has format {found!r}; this version knows {FORMAT}: use a later version")
             return

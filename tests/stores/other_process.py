@@ -77,6 +77,7 @@ async def lock(path: str) -> None:
     db.execute("ROLLBACK")
     say("free")
     wait()
+    db.close()
 
 
 async def make(path: str) -> None:

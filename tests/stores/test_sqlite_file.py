@@ -1,7 +1,9 @@
 """The file of the SQLite store: made, reopened, migrated, refused; and what is said when it is damaged."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,12 +29,17 @@ async def path(tmp_path: Path) -> Path:
     return path
 
 
+def look(path: Path, sql: str) -> Any:
+    """One value, read behind the store's back."""
+    with closing(sqlite3.connect(path)) as db:
+        return db.execute(sql).fetchone()[0]
+
+
 def change(path: Path, sql: str, *values: object) -> None:
     """What no P2Engine does: write to the file behind its back."""
-    db = sqlite3.connect(path)
-    assert db.execute(sql, values).rowcount != 0
-    db.commit()
-    db.close()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute(sql, values).rowcount != 0
+        db.commit()
 
 
 async def test_a_closed_store_is_one_file(path: Path) -> None:
@@ -68,7 +75,7 @@ async def test_failure_14_a_row_that_cannot_be_read_is_named(path: Path) -> None
 
 async def test_failure_14_a_row_of_a_later_version_is_named(path: Path) -> None:
     """An entry that a later P2Engine wrote is NewerFormat, whether its shape could be read or not."""
-    body = sqlite3.connect(path).execute("SELECT body FROM log WHERE seq = 2").fetchone()[0]
+    body = look(path, "SELECT body FROM log WHERE seq = 2")
     for newer in (b"\x92\x02" + body[2:], b"\x92\x63\xc0"):
         change(path, "UPDATE log SET body = ? WHERE seq = 2", newer)
         store = await SqliteStore.open(path)
@@ -116,7 +123,7 @@ async def test_a_damaged_file_is_named(path: Path) -> None:
 async def test_damage_found_later_is_named(path: Path) -> None:
     """Damage that opening did not meet is an error where it is met, and a finding of the check."""
     store = await SqliteStore.open(path)
-    (root,) = sqlite3.connect(path).execute("SELECT rootpage FROM sqlite_schema WHERE name = 'log'").fetchone()
+    root = look(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'log'")
     with path.open("r+b") as file:
         file.seek((root - 1) * 1024)
         file.write(b"\xff" * 1024)

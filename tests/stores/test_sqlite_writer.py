@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from p2engine.errors import AlreadySettled, StoreError
+from p2engine.errors import AlreadySettled, StoreError, UsageError
 from p2engine.stores import sqlite_writer
 from p2engine.stores.sqlite import SqliteStore
 from p2engine.testing.histories import answering, asking, opening, ref
@@ -54,7 +54,7 @@ async def test_a_member_that_cannot_be_bound_fails_alone(store: SqliteStore) -> 
     good = [opening(f"n{number}") for number in range(5)]
     bad = opening("lone \ud800 surrogate")
     done = await asyncio.gather(*map(store.write, [*good[:2], bad, *good[2:]]), return_exceptions=True)
-    assert [isinstance(one, Exception) for one in done] == [False, False, True, False, False, False]
+    assert [isinstance(one, UsageError) for one in done] == [False, False, True, False, False, False]
     assert len(await store.conversations()) == 5
 
 
@@ -103,3 +103,19 @@ async def test_a_slow_disk_gets_a_thread(store: SqliteStore, monkeypatch: pytest
     assert rows == sorted(rows)
     assert await store.head(ref("demo")) == 8
     assert len(await store.conversations()) == 31
+
+
+async def test_a_fault_of_ours_leaves_nobody_waiting(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a flush breaks in a way nobody thought of, those who wait for it are told, and the next ones are served."""
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context.get("exception")))
+
+    def broken(db: object) -> None:
+        raise ZeroDivisionError
+
+    for slow in (0.003, -1.0):
+        monkeypatch.setattr(sqlite_writer, "FLUSH_ON_LOOP_MAX_S", slow)
+        with pytest.raises(ZeroDivisionError):
+            await store._writer.run(broken)
+        await store.write(opening(f"after {slow}"))
+    assert len(faults) >= 1

@@ -10,7 +10,7 @@ import msgspec
 
 from p2engine.domain.effects import AnyEffect
 from p2engine.domain.records import Commit, Fact
-from p2engine.errors import CorruptEntry, NewerFormat
+from p2engine.errors import CorruptEntry, NewerFormat, UsageError
 
 CODEC = 1  # raise when a body changes in a way that a default cannot cover, and add an upcast from the version before
 
@@ -96,8 +96,14 @@ _FACTS: _Format[Fact] = _Format(Fact, lambda upcast: upcast.fact)
 
 
 def encode(body: Commit | Fact | AnyEffect) -> bytes:
-    """One body in its frame. The same value gives the same bytes."""
-    return _encode(_Frame(CODEC, body))
+    """One body in its frame. Raises UsageError for what msgpack cannot hold.
+
+    That is: integers beyond 64 bits, text with lone surrogates, values that nest too deep or are no plain data.
+    """
+    try:
+        return _encode(_Frame(CODEC, body))
+    except (OverflowError, UnicodeEncodeError, RecursionError, TypeError) as error:
+        raise UsageError(f"this cannot be stored: {error}") from error
 
 
 def decode_commit(raw: bytes, where: object, *, codec: int = CODEC, upcasts: Mapping[int, Upcast] = UPCASTS) -> Commit:

@@ -5,6 +5,7 @@ nothing here walks the history. Versions of a stack share one list of rendered m
 """
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from hashlib import blake2b
 from typing import Any
 
@@ -50,87 +51,47 @@ def call_digest(name: str, arguments: dict[str, Any] | str) -> str:
     return blake2b(_canonical([name, arguments]), digest_size=8).hexdigest()
 
 
-class Stack:
+class Stack(msgspec.Struct, eq=False):
     """One version of a stack. `push` changes it: whoever decides works on a `copy`.
 
-    head: entries so far. ground: the last state that counts for legality. open: what is waited for, by position.
-    calls: calls without an answer, by call_id. unsent: calls decided and not yet waited for. late: messages that
-    arrived inside an open wait. children: per agent, where its last-decided call with a child stands, and that child.
-    safe: the last length at which nothing was open. bytes_n: roughly what the rendered messages take in memory.
+    Values that are dicts are replaced, never changed in place, but for `open` and `calls`, which every copy owns.
     """
 
-    __slots__ = (
-        "agent",
-        "approved",
-        "at",
-        "base",
-        "bytes_n",
-        "caller",
-        "calls",
-        "children",
-        "draft",
-        "granted",
-        "ground",
-        "head",
-        "late",
-        "locks",
-        "messages",
-        "messages_n",
-        "open",
-        "overrides",
-        "ref",
-        "reply",
-        "rounds",
-        "safe",
-        "seen",
-        "setup",
-        "spent",
-        "thinking",
-        "total",
-        "turn",
-        "turn_at",
-        "unsent",
-        "usage",
-    )
-
-    def __init__(self, ref: StackRef, agent: AgentId, *, base: int = 0) -> None:
-        self.ref = ref
-        self.agent = agent
-        self.base = base  # entries below this are inherited from the parent branch: their caller is not ours
-        self.head = 0
-        self.at = 0.0
-        self.ground: AnyState | None = None
-        self.open: dict[WaitKey, Pending] = {}
-        self.calls: dict[str, Sent] = {}
-        self.approved: frozenset[str] = frozenset()
-        self.unsent: tuple[Call, ...] = ()
-        self.late: tuple[UserMessage, ...] = ()
-        self.draft: tuple[str, tuple[ToolUse, ...]] | None = None
-        self.messages: list[Fragment] = []
-        self.messages_n = 0
-        self.bytes_n = 0
-        self.reply = ""
-        self.caller: Caller | None = None
-        self.granted: Budget | None = None
-        self.children: dict[AgentId, tuple[int, tuple[StackRef, int]]] = {}
-        self.seen: dict[str, tuple[int, float]] = {}
-        self.setup: Setup = Setup(agent=agent)
-        self.thinking: Setup = self.setup
-        self.overrides: dict[str, Any] = {}
-        self.locks: frozenset[str] = frozenset()
-        self.turn = 0
-        self.turn_at = 0.0
-        self.rounds = 0
-        self.spent = Spent()  # in this turn
-        self.total = Spent()  # in all turns of this lineage
-        self.usage: Usage | None = None
-        self.safe = 0
+    ref: StackRef
+    agent: AgentId
+    base: int = 0  # entries below this are inherited from the parent branch: their caller is not ours
+    head: int = 0  # entries so far
+    at: float = 0.0  # recorded time of the newest
+    ground: AnyState | None = None  # the last state that counts for legality
+    open: dict[WaitKey, Pending] = {}  # what is waited for, by position
+    calls: dict[str, Sent] = {}  # calls without an answer, by call_id
+    approved: frozenset[str] = frozenset()  # calls that a person approved and that are not sent yet
+    unsent: tuple[Call, ...] = ()  # calls decided and not waited for yet
+    late: tuple[UserMessage, ...] = ()  # messages that arrived inside an open wait
+    draft: tuple[str, tuple[ToolUse, ...]] | None = None  # an assistant message that may still gain calls
+    messages: list[Fragment] = []  # shared with other versions; this one's are the first messages_n
+    messages_n: int = 0
+    bytes_n: int = 0  # roughly what the messages take in memory
+    reply: str = ""  # the agent's last words in this turn
+    caller: Caller | None = None
+    granted: Budget | None = None  # what the caller lets this turn spend
+    children: dict[AgentId, tuple[int, tuple[StackRef, int]]] = {}  # agent: its last call's entry, and that child
+    seen: dict[str, tuple[int, float]] = {}  # call digest: how often on this lineage, and when last
+    setup: Setup = Setup(agent=AgentId(""))
+    thinking: Setup = Setup(agent=AgentId(""))  # the setup the open model call was asked with
+    overrides: dict[str, Any] = {}
+    locks: frozenset[str] = frozenset()  # override keys that are not changed lightly
+    turn: int = 0
+    turn_at: float = 0.0
+    rounds: int = 0  # model calls in this turn
+    spent: Spent = Spent()  # in this turn
+    total: Spent = Spent()  # in all turns of this lineage
+    usage: Usage | None = None  # of the newest model call
+    safe: int = 0  # the last length at which nothing was open
 
     def copy(self) -> "Stack":
         """A version of its own: sharing what is never changed in place, copying what is."""
-        twin = Stack.__new__(Stack)
-        for name in Stack.__slots__:
-            setattr(twin, name, getattr(self, name))
+        twin = copy(self)
         twin.open = self.open.copy()
         twin.calls = self.calls.copy()
         return twin

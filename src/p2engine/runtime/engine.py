@@ -154,7 +154,10 @@ class Engine:
     def failed(self, job: Job, error: BaseException) -> None:
         """A job raised. What the disk did may pass, so it is tried again; a fault of ours is shown and kept owed."""
         ref = job.ref if isinstance(job, Wake) else ref_of(job.effect)
-        log.error("job %s failed: %s", job, error, exc_info=error)
+        complaint = f"job {job} failed: {error}"
+        if complaint not in self.world.told:
+            self.world.told.add(complaint)
+            log.error("%s", complaint, exc_info=error)
         if isinstance(error, StoreError):
             self.sweeper.again(job)
         self.world.bus.fail(ref, error)

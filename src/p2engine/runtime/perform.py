@@ -75,7 +75,10 @@ async def _take(effect_id: EffectId, world: World) -> tuple[AnyEffect, Outcome |
     try:
         claimed = await world.store.claim(effect_id, world.owner, since=known.head if known else 0)
     except NewerFormat as newer:
-        log.warning("effect %s waits for a newer version: %s", effect_id, newer)
+        complaint = f"effect {effect_id} waits for a newer version: {newer}"
+        if complaint not in world.told:
+            world.told.add(complaint)
+            log.warning("%s", complaint)
         return None
     if claimed is None:
         return None

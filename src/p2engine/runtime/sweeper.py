@@ -26,8 +26,9 @@ class Sweeper:
 
     async def sweep(self) -> int:
         """One look. Returns how many jobs were handed out."""
-        failed, self._failed = list(self._failed.values()), {}
-        jobs = [*failed, *await self._world.store.due(limit=SWEEP_JOBS_MAX)]
+        due = await self._world.store.due(limit=SWEEP_JOBS_MAX)  # may raise: what failed before is then kept
+        failed, self._failed = self._failed, {}
+        jobs = [*failed.values(), *due]
         await self._world.dispatcher.submit(*jobs)
         return len(jobs)
 

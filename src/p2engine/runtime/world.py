@@ -17,6 +17,7 @@ class World:
     is_local: effects are born owned by this process and run here; otherwise whoever claims a job runs it.
     born: effects this process owns and has not begun. busy: those it does now. running: attempts that may be
     interrupted. dropped: those that were. released: how often an effect was handed back for want of its tool.
+    told: complaints in the log that a sweep would only repeat.
     """
 
     store: Archive
@@ -35,6 +36,7 @@ class World:
     running: dict[EffectId, "asyncio.Task[object]"] = field(default_factory=dict)
     dropped: set[EffectId] = field(default_factory=set)
     released: dict[EffectId, int] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.stacks = Stacks(self.store, seen=self.bus.offer)

@@ -5,6 +5,7 @@ The kernel lets go of a lock when its process ends, however it ends, so nothing 
 
 import fcntl
 import os
+import re
 import tempfile
 import weakref
 from contextlib import suppress
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from p2engine.domain.ids import OwnerId
-from p2engine.errors import StoreError
+from p2engine.errors import StoreError, UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
 class Owners(Protocol):
@@ -60,6 +63,8 @@ class FileOwners:
             raise StoreError(f"owner {owner!r} is alive already")
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            for lock in self._directory.glob("*.lock"):  # those of owners that owed nothing when they were killed
+                self.alive(OwnerId(lock.stem))
             self._held[owner] = self._lock(self._path(owner))
         except OSError as error:
             raise StoreError(
@@ -108,6 +113,8 @@ class FileOwners:
         return False
 
     def _path(self, owner: OwnerId) -> Path:
+        if not _NAME.fullmatch(owner):
+            raise UsageError(f"{owner!r} is no name of an owner")
         return self._directory / f"{owner}.lock"
 
     def _forget(self) -> None:

@@ -32,6 +32,7 @@ _TAKEN = """
 SELECT EXISTS (SELECT 1 FROM branch WHERE ref = ?1) OR EXISTS (
   SELECT 1 FROM branch WHERE cid = (SELECT cid FROM conversation WHERE id = ?2) AND agent = ?3 AND name = ?4)
 """
+_IN = "SELECT 1 FROM branch JOIN conversation c USING (cid) WHERE ref = ? AND c.id = ?"
 _ADD_CONVERSATION = """
 INSERT INTO conversation(id, name, agent, current, created_at, grp) VALUES (?, ?, ?, ?, ?, ?)
 """
@@ -43,6 +44,8 @@ class Writing:
     __slots__ = ("_batch", "_commits", "_effects", "_facts")
 
     def __init__(self, batch: Batch) -> None:
+        """Raises UsageError for what no store could write."""
+        _check_whole(batch)
         self._batch = batch
         self._commits = [encode(write.commit) for write in batch.writes]
         self._effects = [(effect.id, effect.__struct_config__.tag, encode(effect)) for effect in batch.effects]
@@ -118,12 +121,13 @@ def _place(db: sqlite3.Connection, write: StackWrite, fresh: Collection[Branch])
 
 
 def _check_names(db: sqlite3.Connection, batch: Batch, fresh: Collection[Branch]) -> None:
-    if batch.opens:
-        name = batch.opens.name
-        if db.execute("SELECT 1 FROM conversation WHERE id = ? OR name = ?", (batch.opens.id, name)).fetchone():
-            raise NameTaken(f"there is a conversation {name!r} already")
-    elif not db.execute("SELECT 1 FROM conversation WHERE id = ?", (batch.conversation,)).fetchone():
+    known = db.execute("SELECT 1 FROM conversation WHERE id = ?", (batch.conversation,)).fetchone()
+    if batch.opens is None and not known:
         raise UsageError(f"there is no conversation {batch.conversation!r}")
+    if batch.opens is not None:
+        name = batch.opens.name
+        if known or db.execute("SELECT 1 FROM conversation WHERE name = ?", (name,)).fetchone():
+            raise NameTaken(f"there is a conversation {name!r} already")
     for branch in fresh:
         if db.execute(_TAKEN, (branch.ref, branch.conversation, branch.agent, branch.name)).fetchone()[0]:
             raise NameTaken(f"there is a branch {branch.name!r} of {branch.agent} already")
@@ -131,6 +135,19 @@ def _check_names(db: sqlite3.Connection, batch: Batch, fresh: Collection[Branch]
             found = db.execute(_STACK, (branch.parent,)).fetchone()
             if found is None or not 0 <= branch.at <= found[2]:
                 raise UsageError(f"there is no stack {branch.parent!r} of at least {branch.at} entries to branch from")
+    if batch.current and all(batch.current != branch.ref for branch in fresh):
+        found = db.execute(_IN, (batch.current, batch.conversation)).fetchone()
+        if found is None:
+            raise UsageError(f"conversation {batch.conversation!r} has no branch {batch.current!r}")
+
+
+def _check_whole(batch: Batch) -> None:
+    """Raises UsageError for a batch that no store could write."""
+    if any(not write.commit.states for write in batch.writes):
+        raise UsageError("a commit needs at least one entry")
+    foreign = any(branch.conversation != batch.conversation for branch in batch.branches)
+    if foreign or (batch.opens and batch.opens.id != batch.conversation):
+        raise UsageError(f"a batch is of one conversation, {batch.conversation!r}")
 
 
 def _add_conversation(db: sqlite3.Connection, opens: Conversation) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
-from p2engine.errors import P2EngineError
+from p2engine.errors import P2EngineError, UsageError
 from p2engine.limits import BUSY_WAIT_S, GROUP_COMMIT_MAX
 from p2engine.stores.sqlite_file import busy, store_error
 
@@ -54,6 +54,7 @@ class Writer:
         self._queue: deque[_Waiting] = deque()
         self._lent: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="p2engine-sqlite")
+        self._due = False  # whether this tick's flush is on its way
         self._slow = False
 
     async def run(self, work: Work[T]) -> T:
@@ -76,9 +77,11 @@ class Writer:
 
     async def aclose(self) -> None:
         """Commit what is queued; the connection is the caller's again."""
-        self._flush()
-        while self._lent is not None:
-            await asyncio.wait([self._lent])
+        while self._queue or self._lent is not None:
+            if self._lent is None:
+                self._flush()
+            else:
+                await asyncio.wait([self._lent])
         self._thread.shutdown()
 
     def _enqueue(self, work: Work[T]) -> "asyncio.Future[T]":
@@ -91,12 +94,13 @@ class Writer:
             self._lend()
         elif len(self._queue) >= GROUP_COMMIT_MAX:
             self._flush()
-        elif len(self._queue) == 1:
-            # Twice, so that whatever this tick wakes can still join.
-            loop.call_soon(loop.call_soon, self._flush)
+        elif not self._due:
+            self._due = True
+            loop.call_soon(loop.call_soon, self._flush)  # twice, so that whatever this tick wakes can still join
         return done
 
     def _flush(self) -> None:
+        self._due = False
         if self._lent is not None or not self._queue:
             return
         if self._slow:
@@ -109,6 +113,9 @@ class Writer:
         except sqlite3.OperationalError:
             self._queue.extendleft(reversed(group))
             self._lend()
+        except BaseException as fault:
+            _fail(group, fault)
+            raise
         else:
             self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
             self._resolve(group, outcomes)
@@ -121,15 +128,18 @@ class Writer:
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
+        group: list[_Waiting] = []
         try:
             while self._queue:
                 group = self._take()
+                works = [waiting.work for waiting in group]
                 started = time.perf_counter()
-                outcomes = await loop.run_in_executor(
-                    self._thread, self._commit_waiting, [waiting.work for waiting in group]
-                )
+                outcomes = await loop.run_in_executor(self._thread, self._commit_waiting, works)
                 self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
                 self._resolve(group, outcomes)
+        except BaseException as fault:
+            _fail(group, fault)
+            raise
         finally:
             self._lent = None
 
@@ -172,7 +182,9 @@ class Writer:
             return self._failed(error)
 
     def _failed(self, error: Exception) -> _Failed:
-        return _Failed(store_error(error, self._path) if isinstance(error, sqlite3.Error) else error)
+        if isinstance(error, sqlite3.Error):
+            return _Failed(store_error(error, self._path))
+        return _Failed(UsageError(f"this cannot be stored: {error}"))
 
     def _transaction(self, works: Sequence[Work[Any]]) -> list[Any]:
         db = self._db
@@ -191,3 +203,10 @@ class Writer:
             return work(self._db)
         except P2EngineError as refusal:
             return _Failed(refusal)
+
+
+def _fail(group: Sequence[_Waiting], fault: BaseException) -> None:
+    """A fault of ours: nobody may wait for ever because of it."""
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(fault)

@@ -190,9 +190,11 @@ class WritingContract:
         """A second conversation of a name or an id is NameTaken and leaves nothing behind."""
         await store.write(opening())
         before = await _all(store)
-        for opens in (replace(conversation("other"), name="demo"), replace(conversation("other"), id="c-demo")):
+        same_name, same_id = replace(conversation("other"), name="demo"), replace(conversation("other"), id="c-demo")
+        for opens in (same_name, same_id):
+            child = replace(branch("other", "other"), conversation=opens.id)
             with pytest.raises(NameTaken, match=opens.name):
-                await store.write(replace(opening("other"), opens=opens))
+                await store.write(Batch(conversation=opens.id, opens=opens, branches=(child,)))
         assert await _all(store) == before
         assert await store.branch(ref("other")) is None
 
@@ -221,6 +223,28 @@ class WritingContract:
         lost = branch("ghost", "x")
         with pytest.raises(UsageError, match="c-ghost"):
             await store.write(Batch(conversation=lost.conversation, branches=(lost,)))
+
+    async def test_a_batch_is_of_one_conversation(self, store: Archive) -> None:
+        """A branch of another conversation, a checkout of one, and a commit of nothing are refused."""
+        await store.write(opening())
+        await store.write(opening("other"))
+        wrong = (
+            Batch(conversation=conversation("demo").id, branches=(branch("other", "x"),)),
+            Batch(conversation=conversation("demo").id, current=ref("other")),
+            Batch(conversation=conversation("demo").id, current=ref("ghost")),
+            Batch(conversation=conversation("demo").id, writes=(grown("demo", 2, []),)),
+        )
+        for batch in wrong:
+            with pytest.raises(UsageError):
+                await store.write(batch)
+
+    @pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800", {"deep": object()}])
+    async def test_what_cannot_be_stored_is_refused(self, store: Archive, value: object) -> None:
+        """A value that no log can hold is refused by name before anything is written."""
+        await store.write(opening())
+        with pytest.raises(UsageError, match="cannot be stored"):
+            await store.write(noting(fact("fine"), fact("wrong", value=value)))
+        assert await store.events(Query(kinds=("test.",))) == []
 
     async def test_a_delegation_opens_its_child_once(self, store: Archive) -> None:
         """Opening a child a second time is HeadMoved, changes nothing, and leaves the call owed."""
