@@ -1,11 +1,13 @@
-"""Writes what is generated: `.env.example`, and the tables between markers in `docs/`.
+"""Writes what is generated: `.env.example`, and the parts between markers in `docs/` and `ARCHITECTURE.md`.
 
     python scripts/generate_docs.py            writes them
     python scripts/generate_docs.py --check    only names what differs, and exits 1
 
-A page asks for a table with the line `<!-- generated: NAME -->`; it ends at `<!-- /generated -->`.
+A page asks for a part with the line `<!-- generated: NAME -->`; it ends at `<!-- /generated -->`.
 """
 
+import ast
+import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,12 +17,26 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from p2engine import errors, limits
 from p2engine.agents.entries import AgentEntry, ModelEntry, RuleAgentEntry, RuleEntry
+from p2engine.agents.moves import delegate_spec
+from p2engine.cli.fsm import diagram_lines
+from p2engine.cli.main import PROGRAM, command
+from p2engine.cli.options import AnyCommand, walk
 from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, VARIABLES, all_keys
+from p2engine.domain.messages import ToolSpec
 from p2engine.domain.setup import RenderPolicy
+from p2engine.domain.states import STATES, name_of, tag_of
+from p2engine.runtime.conversation import Conversation
+from p2engine.runtime.engine import Engine as Core
+from p2engine.tools.artifacts import artifact_tools
+from p2engine.tools.registry import WITHHELD
+from p2engine.tools.weather import weather_tool
+from p2engine.wiring import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs"
+HOUSE = ROOT / "ARCHITECTURE.md"
 ENV_EXAMPLE = ROOT / ".env.example"
 
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -71,7 +87,163 @@ def entry_keys(model: type[BaseModel], leave_out: type[BaseModel] | None = None)
     return table(("Key", "Type", "Default", "Effect"), rows)
 
 
+# The machine and its bounds
+
+
+def fence(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"
+
+
+def machine() -> str:
+    return fence("mermaid", "\n".join(diagram_lines()))
+
+
+def states() -> str:
+    """Every state with what it says of itself, without how it is stored."""
+    rows = ([code(name_of(state)), code("state." + tag_of(state)), summary(state)] for state in STATES)
+    return table(("State", "Event", "Holds"), rows)
+
+
+def bounds() -> str:
+    """`limits.py` as a table: each name with its value and the comment behind it."""
+    source = inspect.getsource(limits)
+    comments = {
+        line.partition(":")[0]: line.partition("  # ")[2]
+        for line in source.splitlines()
+        if re.match(r"[A-Z_]+: Final", line)
+    }
+    names = [node.target.id for node in ast.parse(source).body if isinstance(node, ast.AnnAssign)]  # type: ignore[union-attr]
+    return table(("Bound", "Value", "Of what"), ([code(n), bound(n), comments[n]] for n in names))
+
+
+def bound(name: str) -> str:
+    """A limit in its unit."""
+    value = getattr(limits, name)
+    if "BYTES" in name and value >= 1024:
+        return f"{value // 1024**2} MiB" if value >= 1024**2 else f"{value // 1024} KiB"
+    return f"{value:g} s" if name.endswith("_S") else f"{value:,}"
+
+
+def error_tree() -> str:
+    tree = inspect.getdoc(errors) or ""
+    return fence("text", tree[tree.index("P2EngineError") :])
+
+
+# The command line
+
+
+def commands() -> str:
+    """Every command in a line."""
+    rows = ([code(usage(path, each)), summary(each, each.help)] for path, each in _leaves())
+    return table(("Command", "Does"), rows)
+
+
+def command_reference() -> str:
+    """Every command with all that its help says of its words."""
+    parts = []
+    for path, each in _leaves():
+        words = [described(param) for param in _shown(each)]
+        told = " ".join((each.help or "").split())
+        parts.append("\n".join([f"### `{' '.join((PROGRAM, *path))}`", "", told, *([""] if words else []), *words]))
+    return "\n\n".join(parts)
+
+
+def global_options() -> str:
+    rows = ([code(word(param)), param.help] for param in _shown(command()))
+    return table(("Option", "Means"), rows)
+
+
+def usage(path: Iterable[str], each: AnyCommand) -> str:
+    """`conversation fork NAME INDEX BRANCH [--option VALUE]`."""
+    words = [word(param) if param.required else f"[{word(param)}]" for param in _shown(each)]
+    return " ".join((PROGRAM, *path, *words))
+
+
+def word(param: Any) -> str:
+    """A parameter as it is typed."""
+    if param.param_type_name == "argument":
+        return str(param.metavar or param.name.upper()).strip("[]")
+    name = max(param.opts, key=len)
+    return name if param.is_flag else f"{name} {param.metavar or name.lstrip('-').upper()}"
+
+
+def described(param: Any) -> str:
+    """A parameter with all its spellings, and what it means."""
+    short = "".join(f", `{name}`" for name in param.opts if name.startswith("-") and name != max(param.opts, key=len))
+    return f"- `{word(param)}`{short}: {param.help}"
+
+
+def _leaves() -> Iterator[tuple[tuple[str, ...], AnyCommand]]:
+    return ((path, each) for path, each in walk(command()) if not hasattr(each, "commands"))
+
+
+def _shown(each: AnyCommand) -> list[Any]:
+    """The parameters that help shows, `--help` aside."""
+    return [param for param in each.params if not getattr(param, "hidden", False) and "--help" not in param.opts]
+
+
+# Tools and Python
+
+
+def built_in_tools() -> str:
+    specs = [*(tool.spec for tool in (weather_tool(), *artifact_tools())), delegate_spec(())]
+    return table(("Tool", "A repeat", "Does"), ([code(call(s)), _repeat(s), s.description] for s in specs))
+
+
+def call(spec: ToolSpec) -> str:
+    """`get_weather(location, unit)`; what may be left out is in brackets."""
+    needed = spec.parameters.get("required", ())
+    names = spec.parameters["properties"]
+    return f"{spec.name}({', '.join(name if name in needed else f'[{name}]' for name in names)})"
+
+
+def _repeat(spec: ToolSpec) -> str:
+    return "" if spec.name == "delegate" else spec.repeat
+
+
+def withheld_tools() -> str:
+    return table(("Name", "Why it is withheld"), ([code(name), why] for name, why in sorted(WITHHELD.items())))
+
+
+PLUMBING = {"start", "run", "failed", "aclose", "reload"}  # public between modules, and nothing a user calls
+
+
+def methods(*owners: type) -> str:
+    """The public methods of a class, with what each says first of itself."""
+    rows = []
+    for owner in owners:
+        for name, method in vars(owner).items():
+            plain = getattr(method, "__func__", method)
+            if not name.startswith("_") and name not in PLUMBING and inspect.isfunction(plain):
+                rows.append([code(name + _signature(plain)), summary(plain)])
+    return table(("Method", "Does"), rows)
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    """The parameters by name, with their defaults; no annotations."""
+    found = inspect.signature(inspect.unwrap(function))
+    kept = [p.replace(annotation=p.empty) for name, p in found.parameters.items() if name not in ("self", "cls")]
+    return str(found.replace(parameters=kept, return_annotation=found.empty))
+
+
+def summary(thing: Any, text: str | None = None) -> str:
+    """The first sentence of a docstring, on one line."""
+    first = " ".join((text if text is not None else inspect.getdoc(thing) or "").partition("\n\n")[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z`])", first)[0]
+
+
 BLOCKS: Mapping[str, Callable[[], str]] = {
+    "machine": machine,
+    "states": states,
+    "limits": bounds,
+    "errors": error_tree,
+    "commands": commands,
+    "command-reference": command_reference,
+    "global-options": global_options,
+    "built-in-tools": built_in_tools,
+    "withheld-tools": withheld_tools,
+    "engine-methods": lambda: methods(Engine, Core),
+    "conversation-methods": lambda: methods(Conversation),
     "configuration-keys": configuration_keys,
     "variables": variables,
     "agent-keys": lambda: entry_keys(AgentEntry),
@@ -105,14 +277,14 @@ def env_example() -> str:
 
 
 def filled(text: str) -> str:
-    """A page with its tables written anew."""
+    """A page with its generated parts written anew."""
     return BLOCK.sub(lambda block: f"{block[1]}{BLOCKS[block['name']]()}\n{block[3]}", text)
 
 
 def generated() -> Iterator[tuple[Path, str]]:
     """Every file that is generated, wholly or in part, and what it should hold."""
     yield ENV_EXAMPLE, env_example()
-    for path in sorted(PAGES.rglob("*.md")):
+    for path in (HOUSE, *sorted(PAGES.rglob("*.md"))):
         text = path.read_text(encoding="utf-8")
         if BLOCK.search(text):
             yield path, filled(text)

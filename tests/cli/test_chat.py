@@ -11,7 +11,8 @@ from tests.cli.project import Project, Run
 
 PARIS = "What's the weather in Paris?"
 TOKYO = "Delegate to agent_helper: What's the weather in Tokyo?"
-KEYS = "conversation branch turn reply finished model offline tokens_in tokens_out cost_usd duration_s".split()
+KEYS = ["conversation", "branch", "turn", "reply", "finished", "model", "offline"]
+KEYS += ["tokens_in", "tokens_out", "cost_usd", "duration_s"]
 
 
 def test_replies_are_alone_on_standard_output(here: Run) -> None:
@@ -131,9 +132,9 @@ def test_the_last_line_needs_no_end(project: Project) -> None:
 
 def test_commands_inside_a_chat(here: Run) -> None:
     """/stack, /good, /rewind and /branch do to this conversation what the commands do."""
-    lines = (PARIS, "/good it was right", PARIS, "/rewind 0", "/branch", "/branch side", "/branch main", "/stack", "/help")
+    lines = f"{PARIS}\n/good it was right\n{PARIS}\n/rewind 0\n/branch\n/branch side\n/branch main\n/stack\n/help\n"
 
-    done = here("chat", "with", "agent_alpha", "--name", "demo", input="\n".join(lines))
+    done = here("chat", "with", "agent_alpha", "--name", "demo", input=lines)
     assert done.status == 0, done.err
     branches = here("conversation", "branches", "demo", "--json").document
 

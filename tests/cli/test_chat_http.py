@@ -134,7 +134,7 @@ def test_failure_3_text_beside_calls_is_kept(project: Project) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_failure_36_a_turn_that_is_interrupted_goes_on(number: int, project: Project, gate: Gate) -> None:
-    """Ctrl-C while the model thinks: state is safe, the command to resume is the last line, and it goes on from there."""
+    """Ctrl-C while the model thinks: the state is safe, the last line is the command that goes on, and it does."""
     with OpenAIServer(gate) as server:
         project.configure(llm={"api_base": server.base_url})
         with project.process("chat", "with", "agent_alpha", "--name", "demo", "-m", "hello") as process:

@@ -233,15 +233,15 @@ class Stage:
         events = await self.engine.query(Query(kinds=("effect.late",)))
         return [event.body["outcome"]["content"] for event in events]
 
-    async def owed(self) -> list[str]:
+    async def owed(self, name: str = "demo") -> list[str]:
         """Every open effect of the conversation."""
-        conversation = await self.engine.conversation("demo")
+        conversation = await self.engine.conversation(name)
         branches = await conversation.branches(delegates=True)
         return [effect for branch in branches for effect in await self.engine.world.store.owed(branch.ref)]
 
-    async def rests(self) -> None:
+    async def rests(self, name: str = "demo") -> None:
         """Come back when nothing is owed any more."""
-        while await self.owed():
+        while await self.owed(name):
             await asyncio.sleep(0.01)
 
     async def sees(self, text: str) -> None:

@@ -42,6 +42,11 @@ def points(life: Life) -> list[Point]:
     return [Point(place, nth + 1) for place in get_args(Place) for nth in range(life.reached.get(place, 0))]
 
 
+def seconds(single: Iterable[Case]) -> list[tuple[Point, Point]]:
+    """Every pair of points such that the process that goes on after the first comes to the second."""
+    return [(*case.deaths, second) for case in single for second in points(case.last)]  # type: ignore[misc]
+
+
 def run(nursery: Nursery, home: Path, *deaths: Point) -> Case:
     """Processes die at `deaths`, one after the other; the next one ends the turn."""
     home.mkdir()
@@ -55,7 +60,7 @@ def run(nursery: Nursery, home: Path, *deaths: Point) -> Case:
         begun |= _begun(home)
     else:
         life = nursery.live(home)
-    return asyncio.run(_look(home, tuple(died), life, begun))
+    return asyncio.run(look(home, tuple(died), life, begun))
 
 
 def _begun(home: Path) -> set[str]:
@@ -70,7 +75,7 @@ def _begun(home: Path) -> set[str]:
             db.close()
 
 
-async def _look(home: Path, died: tuple[Point, ...], life: Life, begun: set[str]) -> Case:
+async def look(home: Path, died: tuple[Point, ...], life: Life, begun: set[str]) -> Case:
     store = await SqliteStore.open(home / "store.db")
     try:
         (conversation,) = await store.conversations()
@@ -161,11 +166,6 @@ def _trace_problems(
                 yield f"{result.tool} {key} ended {result.status}: {result.content!r}"
 
 
-def second_deaths(nursery: Nursery, homes: Path, first: Point) -> list[Point]:
-    """Every point that the process comes to which goes on after a death at `first`."""
-    return points(run(nursery, homes / f"reach {first}", first).last)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; exit 1 when anything is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash.matrix", description=__doc__)
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         single = [run(nursery, homes / f"{point}", point) for point in first]
         print(f"One kill: {len(single)} points. A turn that nobody kills takes {whole.last.seconds * 1000:.0f} ms.\n")
         _table(single)
-        pairs = [(one, two) for one in first for two in second_deaths(nursery, homes, one)] if chosen.double else []
+        pairs = seconds(single) if chosen.double else []
         if 0 < chosen.double < len(pairs):
             pairs = random.Random(chosen.seed).sample(pairs, chosen.double)
         double = [run(nursery, homes / f"{one}, {two}", one, two) for one, two in pairs]

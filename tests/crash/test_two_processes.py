@@ -179,6 +179,25 @@ async def test_rewound_from_another_process(start: Start, tmp_path: Path) -> Non
     assert texts(await two.does("stack", "main"), "user_message") == ["hello", "ask ann to sing"]
 
 
+async def test_seam_8_a_rewind_lists_what_stays_done(start: Start, tmp_path: Path) -> None:
+    """What changed the world after the cut is named, a delegate's and another process's running call included."""
+    one, two = await start(tmp_path), await start(tmp_path)
+    await one.does("say", "hello")
+    entries = len(await one.does("stack"))
+    await one.does("say", "use look book")
+    await one.does("say", "ask ann to use book")
+    await one.does("close", "tool pay")
+    reply = one.tell("say", "use pay")
+    await one.reaches("tool pay")
+    forked = await two.does("rewind", entries - 1)
+    assert sorted(forked["left_behind"]) == ["book({}) → ok", "book({}) → ok", "pay({}) → cut off, outcome unknown"]
+    assert (await reply)["finished"] == "cancelled"
+    assert (await two.does("rewind", -1))["left_behind"] == []
+    await two.does("checkout", "main")
+    again = await two.does("rewind", entries - 1)
+    assert sorted(again["left_behind"]) == sorted(forked["left_behind"])
+
+
 async def test_checked_out_from_another_process(start: Start, tmp_path: Path) -> None:
     """Checking out another branch cancels what runs on the one left; coming back, it goes on from there."""
     one, two = await start(tmp_path, gates=["tool"]), await start(tmp_path)

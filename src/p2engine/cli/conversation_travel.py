@@ -93,7 +93,7 @@ def _tell_fork(
         before = f"back to entry {forked.at - 1}" if forked.at else "to the beginning"
         lines.append(f"entry {forked.asked - 1} lies inside a wait that is still open there: moved {before}")
     if is_current:
-        lines.append(f"{source.name} is kept: p2engine conversation checkout {_quoted(conversation, source.name)}")
+        lines.append(f"{source.name} is kept with all its entries")
     if forked.left_behind:
         lines.append("side effects after that entry happened, and stay:")
         lines += [f"  {one_line(each)}" for each in forked.left_behind]

@@ -1,6 +1,5 @@
 """`conversation watch · rate`: follow the log of a conversation, and judge its answers."""
 
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,7 +85,7 @@ def watch(
                 cursor = event.cursor
                 output.line(_event_words(event, conversation), event_line(event))
         finally:
-            output.note(f"to go on: p2engine conversation watch {shlex.quote(conversation.name)} --after {cursor}")
+            output.note(f"to go on from here: --after {cursor}")
 
     run_with_engine(ctx, body)
 

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def init(
     ctx: typer.Context,
-    folder: Annotated[str, typer.Argument(metavar="[DIR]", help="Where to; made if it is not there.")] = ".",
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Where to; made if it is not there.")] = ".",
     template: Annotated[str, typer.Option("--template", help="Which starter: chat.", metavar="NAME")] = "chat",
 ) -> None:
     """Write a starter project: agents, configuration, personas, an example tool. Files that exist are left alone."""
@@ -35,6 +35,8 @@ def init(
     left = [name for name, is_new in done if not is_new]
     lines = [f"{'wrote':<5}  {name}" for name in written]
     lines += [f"kept   {name} (it was there already)" for name in left]
-    output.document({"project": str(project.absolute()), "template": template, "written": written, "kept": left}, "\n".join(lines))
+    output.document(
+        {"project": str(project.absolute()), "template": template, "written": written, "kept": left}, "\n".join(lines)
+    )
     there = "" if folder == "." else f"cd {shlex.quote(folder)} && "
     output.next(f"{there}p2engine chat with agent_alpha")

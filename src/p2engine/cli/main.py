@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from p2engine.cli import chat, shell
+from p2engine.cli import agent, artifact, chat, config, conversation, doctor, fsm, init, models, shell
 from p2engine.cli.options import AnyCommand, Options, group, share
 from p2engine.cli.output import Output
 from p2engine.cli.session import EXPECTED, INTERRUPTED, Session, status_of
@@ -19,12 +19,7 @@ from p2engine.cli.session import run as run_wish
 from p2engine.errors import P2EngineError, UsageError
 
 PROGRAM = "p2engine"
-COMMANDS = [chat, shell]
-import importlib, importlib.util
-for n in "agent, conversation, export, artifact, config, fsm, init, doctor, models".split(", "):
-    if importlib.util.find_spec("p2engine.cli."+n):
-        try: COMMANDS.append(importlib.import_module("p2engine.cli."+n))
-        except Exception as e: print("DEV", n, e, file=sys.stderr)
+COMMANDS = (chat, shell, agent, conversation, artifact, config, fsm, init, doctor, models)
 
 app = group("Build, run, evaluate and improve multi-agent LLM systems.")
 
@@ -48,8 +43,7 @@ def _root(
 
 
 for _module in COMMANDS:
-    try: _module.register(app)
-    except Exception as e: print("DEV", _module, e, file=sys.stderr)
+    _module.register(app)
 
 
 @cache

@@ -123,6 +123,7 @@ class Shell:
                 await asyncio.wait({task})
         finally:
             task.cancel()  # nothing, where it is done
+            self._output.out.flush()
         if task.cancelled():
             return INTERRUPTED
         error = task.exception()

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from p2engine.cli.chat_view import View
 from p2engine.cli.output import Output, one_line
 from p2engine.cli.session import EXPECTED, INTERRUPTED, Interrupted, Session, obey
+from p2engine.documents import did_you_mean
+from p2engine.domain.states import Finished
 from p2engine.errors import UsageError
 from p2engine.models.catalogue import provider_of
 from p2engine.runtime.conversation import Conversation, Reply
@@ -106,22 +108,45 @@ class Chat:
     async def _go_on(self, *, is_all: bool) -> None:
         """Finish the turn that was interrupted, or follow the process that is at it."""
         await self._look()
-        if holder := await self._held_elsewhere():
-            self._output.note(f"{holder} is at it; following")
+        is_held = await self._is_held_elsewhere()
+        if is_held:
+            self._output.note("another process is at it; following")
         on_text = self._view.on_text if self._view.streams else None
         reply = await self._conversation.resume(branch=self._branch, on_text=on_text)
+        if reply is None and is_held:  # it was done before we could follow
+            reply = await self._last_reply()
         if reply is not None:
             await self._end(reply)
         elif is_all or self._is_interactive:
-            self._output.note(f"nothing is running in {self._conversation.name}")
+            last = (await self._conversation.stack(branch=self._branch)).reply
+            said = f"; the last answer was: {one_line(last)}" if last else ""
+            self._output.note(f"nothing is running in {self._conversation.name}{said}")
 
-    async def _held_elsewhere(self) -> str:
-        """Who holds what this stack owes, if that is a living process and not this one."""
+    async def _last_reply(self) -> Reply:
+        """What the last turn came to, as its log says."""
+        stack = await self._conversation.stack(branch=self._branch)
+        ending = stack.ground if isinstance(stack.ground, Finished) else Finished()
+        return Reply(
+            conversation=self._conversation.name,
+            branch=(await self._conversation.branch(self._branch)).name,
+            turn=stack.turn,
+            text=stack.reply,
+            finished=ending.reason,
+            detail=ending.detail,
+            model=stack.usage.model if stack.usage else None,
+            offline=stack.usage.offline if stack.usage else False,
+            tokens_in=stack.spent.tokens_in,
+            tokens_out=stack.spent.tokens_out,
+            cost_usd=stack.spent.cost_usd,
+        )
+
+    async def _is_held_elsewhere(self) -> bool:
+        """Whether a living process that is not this one holds what this stack owes."""
         world = self._engine.world
         ref = (await self._conversation.branch(self._branch)).ref
         owed = set(await world.store.owed(ref)) - set(world.born) - set(world.running)
         due = {getattr(job, "effect", None) for job in await world.store.due(limit=1000)}
-        return "another process" if owed - due else ""
+        return bool(owed - due)
 
     async def _look(self) -> None:
         branch = await self._conversation.branch(self._branch)
@@ -198,8 +223,6 @@ class Chat:
                 note = ("--note", rest) if rest else ()
                 await self._obey("conversation", "rate", name, word[1:], *note)
             case _:
-                from p2engine.documents import did_you_mean
-
                 hint = "/help lists what there is; a message cannot begin with a slash"
                 raise UsageError(f"no command {one_line(word, 40)!r} in a chat{did_you_mean(word, INSIDE)}", hint=hint)
 

@@ -1,17 +1,20 @@
 """Time travel: fork, rewind, checkout. A fork is a parent and a number; nothing is copied and nothing is erased."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
-from p2engine.domain.ids import MAIN, StackRef
+from p2engine.domain.ids import MAIN, StackRef, ref_of, wait_key
 from p2engine.domain.machine import end
 from p2engine.domain.records import Batch, Branch, Conversation, Fact
-from p2engine.domain.states import ToolCall, ToolResult
+from p2engine.domain.states import AnyState, Finished, ToolCall, ToolResult, Waiting
 from p2engine.errors import UsageError
 from p2engine.limits import NAME_BYTES_MAX
 from p2engine.runtime.turn import commit, hand_out
 from p2engine.runtime.world import World
+
+CUT_OFF = "cut off, outcome unknown"
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,24 +119,45 @@ async def find(world: World, conversation: Conversation, name: str) -> Branch:
 
 
 async def left_behind(world: World, ref: StackRef, since: int) -> tuple[str, ...]:
-    """Tool calls after `since` that may have changed the world, which no rewind undoes."""
-    calls: dict[str, ToolCall] = {}
-    done: list[str] = []
+    """Tool calls after `since` that may have changed the world, delegates' included; no rewind undoes them."""
     stack = await world.stacks.get(ref)
-    for placed in await world.store.load(ref, since=since):
-        for state in placed.commit.states:
-            match state:
-                case ToolCall():
-                    calls[state.call_id] = state
-                case ToolResult() if state.status not in ("skipped", "denied"):
-                    grant = stack.setup.grant(state.tool)
-                    call = calls.get(state.call_id)
-                    if call and grant and grant.repeat != "free":
-                        arguments = msgspec.json.encode(call.arguments).decode()
-                        done.append(f"{call.tool}({arguments[:200]}) → {state.status}")
-                case _:
-                    pass
+    branch = await world.stacks.branch(ref)
+    entries = [
+        (placed.ref, index, state)
+        for placed in await world.store.load(ref, since=since)
+        for index, state in enumerate(placed.commit.states, placed.seq)
+        if index >= since
+    ]
+    done: list[str] = []
+    for call, outcome in _sent([state for _, _, state in entries]):
+        grant = stack.setup.grant(call.tool)
+        if grant and grant.repeat != "free":
+            arguments = msgspec.json.encode(call.arguments).decode()
+            done.append(f"{call.tool}({arguments[:200]}) → {outcome}")
+    waits = {(on, index) for on, index, state in entries if isinstance(state, Waiting)}
+    for child in await world.store.branches(branch.conversation, delegates=True):
+        if child.delegate and (ref_of(child.delegate), wait_key(child.delegate)[0]) in waits:
+            done += await left_behind(world, child.ref, child.at)
     return tuple(done)
+
+
+def _sent(states: Sequence[AnyState]) -> Iterator[tuple[ToolCall, str]]:
+    """Each tool call that was sent, with what became of it."""
+    sent: dict[str, ToolCall] = {}
+    for state in states:
+        match state:
+            case ToolCall():
+                sent[state.call_id] = state
+            case ToolResult():
+                call = sent.pop(state.call_id, None)
+                if call and state.status not in ("skipped", "denied"):
+                    yield call, state.status
+            case Finished():
+                yield from ((call, CUT_OFF) for call in sent.values())
+                sent = {}
+            case _:
+                pass
+    yield from ((call, CUT_OFF) for call in sent.values())
 
 
 def _fact(world: World, conversation: Conversation, ref: StackRef, kind: str, body: dict[str, Any]) -> Fact:
