@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -85,13 +86,13 @@ class Project:
         return Ran(process.returncode, out, err)
 
     def terminal(self, *arguments: str, env: Mapping[str, str] | None = None) -> pexpect.spawn[str]:
-        """Start on a terminal of its own."""
-        program, *rest = PROGRAM
+        """Start on a terminal of its own. It says how the terminal was left, and the exit status, at the end."""
+        line = f"trap : INT; stty -a > before; {shlex.join([*PROGRAM, *arguments])}; echo status=$?; stty -a > after"
         return pexpect.spawn(
-            program,
-            [*rest, *arguments],
+            "/bin/sh",
+            ["-c", line],
             cwd=str(self.folder),
-            env=self.environment(env),  # type: ignore[arg-type]
+            env=self.environment({"PROMPT_TOOLKIT_NO_CPR": "1", **(env or {})}),  # type: ignore[arg-type]
             encoding="utf-8",
             timeout=TIMEOUT_S,
             dimensions=(40, 120),

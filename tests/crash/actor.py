@@ -127,7 +127,7 @@ class Stage:
             self.close(gate)
         self.engine: Engine
 
-    async def play(self, options: Mapping[str, float]) -> None:
+    async def play(self, options: Mapping[str, Any]) -> None:
         agents: dict[str, Decide] = {name: self._agent(name) for name in ("boss", "ann")}
         tools: dict[str, ToolBody] = {name: self._tool(name) for name in REPEATS}
         self.engine = await open_engine(self.home, agents, tools, REPEATS, **options)
@@ -217,6 +217,11 @@ class Stage:
         """The entries, as their tags and what was said."""
         commits = await (await self.engine.conversation(name)).commits(branch=branch)
         return [msgspec.to_builtins(state) for placed in commits for state in placed.commit.states]
+
+    async def shown(self) -> str:
+        """The last message that the agent is shown."""
+        stack = await (await self.engine.conversation("demo")).stack()
+        return stack.fragments[-1].message.text
 
     async def delegates(self) -> list[str]:
         """What each delegate's stack stands on."""

@@ -76,7 +76,7 @@ async def open_engine(
     store = await SqliteStore.open(home / "store.db", sync="FULL", busy_wait_s=busy_wait_s)
     store._db.set_trace_callback(lambda sql: reach("inside a commit") if sql == "COMMIT" else None)
     world = World(
-        store=_Watched(store, reach),  # type: ignore[arg-type]
+        store=_Watched(store, reach),
         blobs=FileBlobs(home / "blobs"),
         roster=FixedRoster(agents, repeats),
         tools=FunctionTools(tools),

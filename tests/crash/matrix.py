@@ -20,8 +20,9 @@ from p2engine.domain.records import Branch, Placed
 from p2engine.domain.states import AgentCall, AgentResult, AnyState, Finished, ToolCall, ToolResult, UserMessage
 from p2engine.stores.sqlite import SqliteStore
 from tests.crash.cast import REPEATS, TASK, Place, answer, traces
-from tests.crash.nursery import Life, Nursery, Point
+from tests.crash.nursery import Life, Nursery, Point, live_cold
 
+COLD = 12  # of the points, for the time that a start from nothing takes
 CALLS = {"boss": 5, "ann": 1, "bob": 1}  # that each agent of the turn makes
 
 
@@ -47,8 +48,8 @@ def seconds(single: Iterable[Case]) -> list[tuple[Point, Point]]:
     return [(*case.deaths, second) for case in single for second in points(case.last)]  # type: ignore[misc]
 
 
-def run(nursery: Nursery, home: Path, *deaths: Point) -> Case:
-    """Processes die at `deaths`, one after the other; the next one ends the turn."""
+def run(nursery: Nursery, home: Path, *deaths: Point, cold: bool = False) -> Case:
+    """Processes die at `deaths`, one after the other; the next one ends the turn. cold: it starts from nothing."""
     home.mkdir()
     begun: set[str] = set()
     died: list[Point] = []
@@ -59,7 +60,7 @@ def run(nursery: Nursery, home: Path, *deaths: Point) -> Case:
         died.append(death)
         begun |= _begun(home)
     else:
-        life = nursery.live(home)
+        life = live_cold(home) if cold else nursery.live(home)
     return asyncio.run(look(home, tuple(died), life, begun))
 
 
@@ -179,6 +180,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         single = [run(nursery, homes / f"{point}", point) for point in first]
         print(f"One kill: {len(single)} points. A turn that nobody kills takes {whole.last.seconds * 1000:.0f} ms.\n")
         _table(single)
+        cold = [run(nursery, homes / f"cold {point}", point, cold=True) for point in first[:: len(first) // COLD]]
+        print(f"\nOne kill, then a Python that starts from nothing: {len(cold)} of the points.\n")
+        _table(cold)
         pairs = seconds(single) if chosen.double else []
         if 0 < chosen.double < len(pairs):
             pairs = random.Random(chosen.seed).sample(pairs, chosen.double)
@@ -186,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if double:
             print(f"\nTwo kills: {len(double)} pairs (seed {chosen.seed}).\n")
             _table(double)
-    wrong = [case for case in (whole, *single, *double) if case.problems]
+    wrong = [case for case in (whole, *single, *cold, *double) if case.problems]
     for case in wrong:
         print(f"\nkilled {', then '.join(map(str, case.deaths))}:", *case.problems, sep="\n  ")
     return 1 if wrong else 0

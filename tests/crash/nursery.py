@@ -1,6 +1,7 @@
 """Gives birth to processes that live one life each, and tells how they ended. A program; `Nursery` is its client.
 
 It has imported everything, so that a birth is a fork of a process with one thread and no open store: milliseconds.
+Given a home as its argument it lives a life there itself.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from typing import NamedTuple, Self
 from tests.crash.cast import TASK, Place, one_turn
 
 ROOT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-m", "tests.crash.nursery")
 LIFE_MAX_S = 30  # a process that lives longer hangs; SIGALRM ends it
 
 
@@ -49,13 +51,8 @@ class Nursery:
     """The process that makes the others."""
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name if __spec__ else "tests.crash.nursery"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(PROGRAM, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
         return self
 
     def __exit__(
@@ -76,6 +73,16 @@ class Nursery:
         life = Life(**json.loads(told))
         assert life.status in (0, -signal.SIGKILL), f"it ended with {life.status} instead of {death}"
         return life
+
+
+def live_cold(home: Path) -> Life:
+    """The same in a process that starts from nothing and has everything to import, and that nobody kills."""
+    born = time.monotonic()
+    told = subprocess.run(
+        [*PROGRAM, home], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=LIFE_MAX_S, check=True
+    ).stdout
+    said, ended = json.loads(told)
+    return Life(0, said, ended - born)
 
 
 def serve() -> None:
@@ -129,5 +136,13 @@ async def _live(home: Path, death: Point | None) -> tuple[str | None, float, dic
     return reply.text if reply else None, ended, dict(reached)
 
 
+def main() -> None:
+    if len(sys.argv) == 1:
+        serve()
+    else:
+        said, ended, _ = asyncio.run(_live(Path(sys.argv[1]), None))
+        print(json.dumps([said, ended]))
+
+
 if __name__ == "__main__":
-    serve()
+    main()

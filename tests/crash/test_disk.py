@@ -273,5 +273,3 @@ def without_root_powers() -> Iterator[None]:
         yield
     finally:
         assert libc.capset(header, held) == 0
-
-

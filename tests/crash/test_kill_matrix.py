@@ -91,7 +91,7 @@ def test_a_model_call_that_kills_every_process_is_given_up(nursery: Nursery, tmp
     home = tmp_path / "home"
     home.mkdir()
     lives = 0
-    while (life := nursery.live(home, Point("in a model call", 1))).is_killed:
+    while nursery.live(home, Point("in a model call", 1)).is_killed:
         lives += 1
         assert lives <= TRIES_MAX + 1
     assert lives == TRIES_MAX + 1

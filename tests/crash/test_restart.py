@@ -16,7 +16,7 @@ from tests.crash.conftest import Start
 
 
 async def test_failure_10_a_restart_keeps_everything(tmp_path: Path) -> None:
-    """Conversations, branches, overrides, locks, ratings, artifacts, delegates' memories and the log: all are as before."""
+    """Conversations, branches, overrides, locks, ratings, artifacts, delegates' memories, the log: all as before."""
 
     async def everything(engine: Engine) -> list[Any]:
         found: list[Any] = []
@@ -48,10 +48,13 @@ async def test_failure_10_a_restart_keeps_everything(tmp_path: Path) -> None:
         assert (await conversation.say("are you there?")).finished == "answered"
 
 
+RENDERED = ("messages", "messages_n", "bytes_n")  # compared as text; how much of it is in memory may differ
+
+
 def _facts(stack: Stack) -> list[Any]:
     return [
         [fragment.wire for fragment in stack.fragments],
-        *(getattr(stack, name) for name in Stack.__slots__ if name not in ("messages", "messages_n", "bytes_n")),
+        *(getattr(stack, name) for name in Stack.__struct_fields__ if name not in RENDERED),
     ]
 
 
@@ -126,8 +129,8 @@ async def test_failure_14_an_entry_that_cannot_be_read(start: Start, tmp_path: P
     await second.does("say", "still?", "good")
     await second.does("end")
     assert await second.ends() == 0
-    complaints = (await second.complains()).splitlines()
-    assert len([line for line in complaints if "entry 3 of branch" in line]) <= 2, "said once or twice, not at each sweep"
+    complaints = [line for line in (await second.complains()).splitlines() if "entry 3 of branch" in line]
+    assert 1 <= len(complaints) <= 2  # in a line, and perhaps at the end of its traceback; not at every sweep
 
     spoil(tmp_path, "bad", whole, 3)  # mended: an update, or a copy
     third = await start(tmp_path)
@@ -156,4 +159,3 @@ async def test_a_sweep_that_fails_forgets_nothing(tmp_path: Path, monkeypatch: p
     assert await engine.sweeper.sweep() == 1
     assert submitted == [job]
     await engine.aclose()
-

@@ -43,7 +43,7 @@ async def test_failure_36_what_ends_within_the_grace_is_kept(start: Start, tmp_p
 async def test_failure_36_what_does_not_end_stays_owed(
     start: Start, tmp_path: Path, words: str, place: str, told: str, number: signal.Signals
 ) -> None:
-    """Ctrl-C or SIGTERM, and an effect that goes on and on: the process ends, and the next one goes on with the turn."""
+    """Ctrl-C or SIGTERM, and an effect that goes on and on: the process ends, the next one goes on with the turn."""
     actor = await start(tmp_path, gates=[place], grace_s=NEVER_S)
     actor.tell("say", words)
     await actor.reaches(place)

@@ -109,14 +109,15 @@ async def test_failure_6_a_tool_whose_process_dies(
     assert len(set(keys)) == 1
 
 
-async def test_cancelled_from_another_process(start: Start, tmp_path: Path) -> None:
-    """Cancelling ends the turn at once for whoever waits; what ran on becomes a late event; the next message works."""
+async def test_seam_8_cancelled_from_another_process(start: Start, tmp_path: Path) -> None:
+    """Whoever waits is told, and the model that nobody knows; what ran on is a late event; the next message works."""
     one, two = await start(tmp_path, gates=["tool"]), await start(tmp_path)
     reply = one.tell("say", "use pay")
     await one.reaches("tool pay")
     assert await two.does("cancel") is True
     assert await two.does("cancel") is False
     assert (await reply)["finished"] == "cancelled"
+    assert await two.does("shown") == "[no result: the turn ended first; outcome unknown]"
     after = await two.does("say", "and now?")
     assert after["text"] == "and now?"
     await one.does("open", "tool")

@@ -32,7 +32,7 @@ PROGRAMS = {
 }
 NOT_HERE = ("git clone ", "cd p2engine", "./scripts/test.sh", "pip install ")  # about a machine, not about a project
 _PROMPT = re.compile(r"(?:p2engine▸|You:) ?(.*)")
-_SETTING = re.compile(r"[A-Z_]+=\S*")
+_SETTING = re.compile(r"[A-Z][A-Z0-9_]*=\S*")
 
 
 class Typed(NamedTuple):
@@ -49,16 +49,18 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.names: dict[str, Any] = {"__name__": "__example__"}
-        self._printed = ""
+        self._printed: str | None = None  # by the Python block just before
         for part in ("config", "templates"):
             shutil.copytree(ROOT / part, folder / part)
 
     def play(self, block: Block) -> None:
         """Do what a block shows. Fails where something else comes of it."""
-        printed, self._printed = self._printed, ""
+        printed, self._printed = self._printed, None
         match block.language:
             case _ if block.title:
-                self._write(block)
+                self._write(block, block.title)
+            case "yaml" if block.text.startswith("agents:"):
+                self._write(block, "config/agents.yml")
             case "python":
                 self._printed = self._execute(block)
             case "console":
@@ -67,20 +69,20 @@ class Stage:
             case "toml":
                 tomllib.loads(block.text)
             case "text":
-                difference = first_difference(block.text, printed) if printed else ""
-                assert not difference, difference
+                difference = "" if printed is None else first_difference(block.text, printed)
+                assert not difference, f"line {block.line}: {difference}"
             case language if language not in SILENT:
                 raise AssertionError(f"line {block.line}: nobody knows how to run a block of {language or 'nothing'}")
 
-    def _write(self, block: Block) -> None:
+    def _write(self, block: Block, name: str) -> None:
         """A file of the project: afterwards the whole project must still be right."""
-        path = self.folder / block.title
+        path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.text + "\n", encoding="utf-8")
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
             status = execute(["config", "check"])
-        assert status == 0, f"line {block.line}: {block.title}: {said.getvalue()}"
+        assert status == 0, f"line {block.line}: {name}: {said.getvalue()}"
 
     def _execute(self, block: Block) -> str:
         """Run Python, `await` and `async with` at the top included. Returns what it printed."""
@@ -100,6 +102,8 @@ class Stage:
         words = shlex.split(typed.line)
         settings = dict(word.split("=", 1) for word in _leading_settings(words))
         program, *arguments = words[len(settings) :]
+        if program.endswith("run_project.sh"):
+            arguments = arguments or ["shell"]
         assert program in PROGRAMS, f"no page may show the program {program!r}: nobody runs it"
         done = subprocess.run(
             [*PROGRAMS[program], *arguments],
@@ -120,7 +124,9 @@ class Stage:
 
 def commands(text: str) -> Iterator[Typed]:
     """The command lines of a console block: `$ …`, continued by a backslash, with what is typed and shown below."""
-    line, typed, shown = "", [], []
+    line = ""
+    typed: list[str] = []
+    shown: list[str] = []
     for each in text.splitlines():
         if line.endswith("\\") and not typed and not shown:
             line = f"{line[:-1].rstrip()} {each.strip()}"

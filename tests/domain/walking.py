@@ -4,7 +4,7 @@ Knows the order in which a runtime writes, and checks every step it takes. No st
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,6 +31,8 @@ from p2engine.domain.states import (
     Waiting,
 )
 
+T = TypeVar("T")
+
 NOON = 1_000_000.0
 ROOT = StackRef("root")
 BOSS = AgentId("boss")
@@ -52,8 +54,30 @@ def setup_of(agent: str, **changes: Any) -> Setup:
 
 def facts(stack: Stack) -> dict[str, Any]:
     """Everything a stack derives from its entries, as plain values that can be compared."""
-    found = {name: getattr(stack, name) for name in Stack.__slots__ if name not in ("messages", "base")}
+    found = {name: getattr(stack, name) for name in Stack.__struct_fields__ if name not in ("messages", "base")}
     return found | {"messages": [(one.wire, one.digest) for one in stack.fragments]}
+
+
+class Tape:
+    """Choices read off a list of numbers; at its end every choice is the first."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers = numbers
+        self._read = 0
+
+    def __repr__(self) -> str:
+        return f"Tape({list(self._numbers)})"
+
+    @property
+    def left(self) -> bool:
+        return self._read < len(self._numbers)
+
+    def below(self, end: int) -> int:
+        self._read += 1
+        return self._numbers[self._read - 1] % end if self._read <= len(self._numbers) else 0
+
+    def pick(self, options: Sequence[T]) -> T:
+        return options[self.below(len(options))]
 
 
 class Walk:
@@ -205,10 +229,15 @@ class Walk:
             assert pending.call_id == getattr(effect, "call_id", "")
         ends = [state for state in step.states if isinstance(state, Finished)]
         returns = [effect for effect in step.effects if isinstance(effect, Return)]
-        assert len(returns) == (len(ends) if before.caller else 0), "an end that does not return"
+        assert len(returns) == (len(ends) if stack.caller else 0), "an end that does not return"
         cancels = {effect.child for effect in step.effects if isinstance(effect, Cancel)}
-        expected = {one.child for one in before.children_open} if ends else set()
-        assert cancels == expected, "an end that leaves a child running"
+        answered = {state.call_id for state in step.states if isinstance(state, AgentResult)}
+        left = {
+            child_ref(effect_id(stack.ref, *key))
+            for key, pending in before.open.items()
+            if pending.what == "agent" and pending.call_id not in answered
+        }
+        assert cancels == (left if ends else set()), "an end that leaves a child running"
 
 
 # Naive models: everything from the states alone, by reading all of them

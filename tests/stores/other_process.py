@@ -68,6 +68,17 @@ async def fork(path: str) -> None:
     wait()
 
 
+async def stream(path: str, sync: str) -> None:
+    """Say the length of a stack after each commit, until killed."""
+    store = await SqliteStore.open(path, sync=sync)  # type: ignore[arg-type]
+    await store.write(opening("shared"))
+    number = 0
+    while True:
+        await push(store, "x" * (number % 3000))
+        number += 1
+        say(str(2 + number))
+
+
 async def lock(path: str) -> None:
     """Hold SQLite's write lock."""
     db = sqlite3.connect(path, isolation_level=None)
@@ -117,5 +128,5 @@ async def fill(path: str) -> None:
 
 
 if __name__ == "__main__":
-    commands = {command.__name__: command for command in (write, own, fork, lock, make, fill)}
+    commands = {command.__name__: command for command in (write, own, fork, stream, lock, make, fill)}
     asyncio.run(commands[sys.argv[1]](*sys.argv[2:]))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from p2engine.domain.ids import OwnerId
-from p2engine.errors import StoreError
+from p2engine.errors import StoreError, UsageError
 from p2engine.stores.owners import FileOwners, MemoryOwners, Owners
 
 ME = OwnerId("me")
@@ -65,3 +65,24 @@ def test_failure_35_owners_that_cannot_be_kept(tmp_path: Path) -> None:
     (tmp_path / "owners").write_text("a file, not a directory")
     with pytest.raises(StoreError, match="owners"):
         FileOwners(tmp_path / "owners").add(ME)
+
+
+@pytest.mark.parametrize("name", ["", "../me", "a/b", "a\0b", "x" * 101, "."])
+def test_failure_26_an_owner_is_no_path(tmp_path: Path, name: str) -> None:
+    """A name that could lead out of the directory is refused, and nobody of that name is alive."""
+    owners = FileOwners(tmp_path / "owners")
+    with pytest.raises(UsageError, match="no name"):
+        owners.add(OwnerId(name))
+    assert not owners.alive(OwnerId(name))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_of_the_living_tidies_up(tmp_path: Path) -> None:
+    """Files that killed processes left are gone once another starts, those of the living are not."""
+    (tmp_path / "dead.lock").touch()
+    one, two = FileOwners(tmp_path), FileOwners(tmp_path)
+    one.add(OwnerId("one"))
+    two.add(OwnerId("two"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.lock", "two.lock"]
+    one.drop(OwnerId("one"))
+    two.drop(OwnerId("two"))

@@ -13,7 +13,18 @@ from p2engine.errors import CorruptEntry, NewerFormat, Pruned, StoreError
 from p2engine.stores.sqlite import SqliteStore
 from p2engine.stores.sqlite_file import open_file
 from p2engine.stores.sqlite_schema import SCHEMA
-from p2engine.testing.histories import answering, asking, conversation, fact, grown, noting, opening, ref, thought
+from p2engine.testing.histories import (
+    answered,
+    answering,
+    asking,
+    conversation,
+    fact,
+    grown,
+    noting,
+    opening,
+    ref,
+    thought,
+)
 
 DEMO = conversation("demo").id
 
@@ -53,6 +64,32 @@ async def test_a_closed_store_is_one_file(path: Path) -> None:
     assert (stats.journal, stats.schema) == ("wal", SCHEMA)
     assert await store.check() == []
     await store.aclose()
+
+
+async def test_seam_17_a_commit_is_one_row(path: Path) -> None:
+    """However many entries, effects and settlements a commit has, the log gains one row, and `owed` what is open."""
+    store = await SqliteStore.open(path)
+    before = await store.stats()
+    await store.write(answering("other"))
+    after = await store.stats()
+    assert (after.rows - before.rows, after.owed) == (1, 0)
+    await store.aclose()
+
+
+async def test_failure_13_a_conversation_grows_by_what_is_said(tmp_path: Path) -> None:
+    """400 turns of two texts of 1 KB take little more than their 800 KB."""
+    store = await SqliteStore.open(tmp_path / "store.db", sync="OFF")
+    await store.write(opening())
+    for turn in range(400):
+        said = Batch(
+            conversation=DEMO,
+            writes=(answered("demo", "x" * 1024, head=4 * turn + 2),),
+            settles=(thought("demo", 4 * turn + 1),),
+        )
+        await store.write(said)
+        await store.write(asking(text="y" * 1024, head=4 * turn + 4))
+    await store.aclose()
+    assert (tmp_path / "store.db").stat().st_size < 1_300_000
 
 
 async def test_failure_14_a_row_that_cannot_be_read_is_named(path: Path) -> None:
@@ -123,7 +160,7 @@ async def test_a_damaged_file_is_named(path: Path) -> None:
 async def test_damage_found_later_is_named(path: Path) -> None:
     """Damage that opening did not meet is an error where it is met, and a finding of the check."""
     store = await SqliteStore.open(path)
-    root = look(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'log'")
+    root = look(path, "SELECT rootpage FROM sqlite_master WHERE name = 'log'")
     with path.open("r+b") as file:
         file.seek((root - 1) * 1024)
         file.write(b"\xff" * 1024)
@@ -181,14 +218,26 @@ STEP = {SCHEMA: "ALTER TABLE conversation ADD COLUMN title TEXT;\nUPDATE convers
 
 
 async def test_an_older_file_is_migrated(path: Path) -> None:
-    """An older file is brought up with everything in it, after a copy of it was put beside it."""
-    db = open_file(str(path), sync="FULL", wait_s=1, schema=SCHEMA + 1, migrations=STEP)
-    assert db.execute("SELECT title FROM conversation ORDER BY cid").fetchall() == [("DEMO",), ("OTHER",)]
-    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA + 1,)
-    db.close()
-    open_file(str(path), sync="FULL", wait_s=1, schema=SCHEMA + 1, migrations=STEP).close()
+    """An older file is brought up with everything in it, once, after a copy of it was put beside it."""
+    for _ in range(2):
+        opened = open_file(str(path), sync="FULL", wait_s=1, schema=SCHEMA + 1, migrations=STEP)
+        assert opened.reader.execute("SELECT title FROM conversation ORDER BY cid").fetchall() == [
+            ("DEMO",),
+            ("OTHER",),
+        ]
+        for db in opened:
+            db.close()
+    assert look(path, "PRAGMA user_version") == SCHEMA + 1
+
+
+async def test_a_copy_is_a_store(path: Path) -> None:
+    """The copy that a migration leaves can be opened and written like any store."""
+    for db in open_file(str(path), sync="FULL", wait_s=1, schema=SCHEMA + 1, migrations=STEP):
+        db.close()
     copy = await SqliteStore.open(f"{path}.schema-{SCHEMA}")
     assert await copy.head(ref("demo")) == 8
+    await copy.write(asking(head=8))
+    assert (await copy.stats()).journal == "wal"
     await copy.aclose()
 
 

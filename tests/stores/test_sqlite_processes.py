@@ -105,6 +105,22 @@ async def test_failure_6_what_a_killed_process_held_is_due(start: Start, tmp_pat
     await store.aclose()
 
 
+@pytest.mark.parametrize("sync", ["FULL", "NORMAL"])
+async def test_failure_6_what_was_acknowledged_survives_a_kill(start: Start, tmp_path: Path, sync: Sync) -> None:
+    """A process killed in the midst of writing leaves a sound file with everything that it said was written."""
+    path = tmp_path / "store.db"
+    other = await start("stream", path, sync)
+    for _ in range(150):
+        await other.says()
+    other.process.kill()
+    rest, _ = await other.process.communicate()
+    acknowledged = int(rest.split()[-1]) if rest.endswith(b"\n") else 152
+    store = await SqliteStore.open(path)
+    assert await store.check() == []
+    assert await store.head(ref("shared")) >= acknowledged
+    await store.aclose()
+
+
 async def test_seam_9_a_stopped_process_is_alive(start: Start, tmp_path: Path) -> None:
     """However long a process is away, what it holds is not taken from it as long as it exists."""
     path = tmp_path / "store.db"

@@ -80,8 +80,8 @@ def show(
 def _cells(row: dict[str, Any]) -> list[object]:
     from p2engine.cli.conversation_view import when_words
 
-    plain = [row[name] for name in ("kind", "agent", "branch", "bytes", "summary")]
-    return [row["ref"], when_words(row["at"]), *plain]
+    plain = [row[name] for name in ("agent", "branch", "bytes", "summary")]
+    return [row["ref"], when_words(row["at"])[5:], row["kind"].removeprefix("state."), *plain]
 
 
 def _query(engine: "Engine", conversation: "Conversation", kind: str | None, since: str | None) -> "Query":

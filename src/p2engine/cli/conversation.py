@@ -167,7 +167,7 @@ def _show_stretch(output: Output, part: "Stretch", known: "dict[StackRef, Branch
     rows = [
         (
             entry.index,
-            when(entry.at),
+            when(entry.at)[5:],
             cause_words(entry.cause, own, known),
             tokens_of(entry.usage),
             name_of(entry.state),

@@ -192,6 +192,19 @@ def state_of(event: Event) -> AnyState | None:
     return found
 
 
+def fields_of(value: msgspec.Struct) -> dict[str, Any]:
+    """Every field of a state or a cost, those at their defaults too, which the log leaves out."""
+    return {name: msgspec.to_builtins(getattr(value, name)) for name in value.__struct_fields__}
+
+
+def body_of(event: Event) -> Mapping[str, Any]:
+    """The body of an event with nothing left out."""
+    if event.kind == "model.reply":
+        return fields_of(msgspec.convert(event.body, Usage))
+    state = state_of(event)
+    return event.body if state is None else fields_of(state)
+
+
 def summary_of(event: Event, width: int = 200) -> str:
     """One event in one short line that may be printed."""
     state = state_of(event)
@@ -258,14 +271,12 @@ def event_line(event: Event) -> dict[str, Any]:
         "index": event.index,
         "cause": event.cause,
         "group": event.group,
-        "body": event.body,
+        "body": body_of(event),
     }
 
 
 def entry_row(entry: Entry, agent: str, branches: Mapping[StackRef, Branch]) -> dict[str, Any]:
     """An entry as `conversation stack` lists it."""
-    body: dict[str, Any] = msgspec.to_builtins(entry.state)
-    del body["k"]
     writer = branches.get(entry.ref)
     return {
         "index": entry.index,
@@ -273,7 +284,7 @@ def entry_row(entry: Entry, agent: str, branches: Mapping[StackRef, Branch]) -> 
         "agent": agent,
         "branch": writer.name if writer else entry.ref,
         "state": name_of(entry.state),
-        "body": body,
+        "body": fields_of(entry.state),
         "cause": entry.cause,
         "tokens": tokens_of(entry.usage),
     }

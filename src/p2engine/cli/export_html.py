@@ -105,8 +105,8 @@ async def _contents(engine: Engine, conversation: Conversation) -> dict[str, obj
             ("begun", f"{when(conversation.record.created_at)} UTC"),
             ("all branches", f"{spent.tokens} tokens, {dollars(spent.cost_usd)}"),
         ],
-        "main": await sections.section(current, own=False),
-        "others": [await sections.section(branch, own=True) for branch in others],
+        "main": await sections.section(current),
+        "others": [await sections.section(branch) for branch in others],
         "beside": [_fact(event, known) for event in beside],
     }
 
@@ -127,25 +127,28 @@ def _anchor(ref: StackRef, index: int) -> str:
 
 
 class _Sections:
-    """Makes sections of one conversation's stacks."""
+    """Makes sections of one conversation's stacks. An entry that two stacks share is shown with the first of them."""
 
     def __init__(self, engine: Engine, known: Mapping[StackRef, Branch], beside: list[Event]) -> None:
         self._engine = engine
         self._known = known
         self._children: dict[EffectId, Branch] = {each.delegate: each for each in known.values() if each.delegate}
+        self._done: set[str] = set()
         self._verdicts: dict[str, list[str]] = {}
         for event in beside:
             if event.kind == "eval.verdict":
                 self._verdicts.setdefault(str(event.body.get("subject")), []).append(summary_of(event, 2000))
 
-    async def section(self, branch: Branch, *, own: bool) -> Section:
-        """The stack of a branch; own: only what it added to its parent's."""
-        part = await stretch_of(self._engine, branch, own=own)
+    async def section(self, branch: Branch) -> Section:
+        """What the stack of a branch adds to the page."""
+        part = await stretch_of(self._engine, branch)
+        new = [entry for entry in part.entries if entry.id not in self._done]
+        self._done.update(entry.id for entry in new)
         path = path_of(branch, self._known)
         spent = Spent()
         shown: list[Shown] = []
         calls: dict[str, Shown] = {}
-        for entry in part.entries:
+        for entry in new:
             view = self._shown(entry, branch.agent, path)
             shown.append(view)
             if entry.usage is not None:
@@ -158,7 +161,9 @@ class _Sections:
                 await self._add_children(entry, entry.state, calls)
         return Section(
             title=f"{branch.agent} on {branch.name}" if branch.delegate is None else branch.agent,
-            note=self._origin(branch) if own else "",
+            note=f"entries 0…{len(part.entries) - len(new) - 1} stand elsewhere on this page"
+            if new != part.entries
+            else "",
             spent=f"{spent.tokens} tokens, {dollars(spent.cost_usd)}",
             entries=shown,
         )
@@ -167,16 +172,7 @@ class _Sections:
         for pending in waiting.on:
             child = self._children.get(effect_id(entry.ref, entry.index, pending.slot))
             if child is not None and pending.call_id in calls:
-                calls[pending.call_id].child = await self.section(child, own=True)
-
-    def _origin(self, branch: Branch) -> str:
-        parent = self._known.get(branch.parent) if branch.parent else None
-        if parent is None:
-            return ""
-        before = (
-            f"entries 0…{branch.at - 1} as on {parent.name}" if branch.at else f"from the beginning of {parent.name}"
-        )
-        return before if branch.delegate is None else f"remembers {branch.at} entries of an earlier delegation"
+                calls[pending.call_id].child = await self.section(child)
 
     def _shown(self, entry: Entry, agent: AgentId, path: Mapping[StackRef, int]) -> Shown:
         place = place_of(entry.cause)

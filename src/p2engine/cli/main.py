@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from p2engine.cli import agent, artifact, chat, config, conversation, doctor, fsm, init, models, shell
+from p2engine.cli import agent, artifact, chat, config, conversation, doctor, export, fsm, init, models, shell
 from p2engine.cli.options import AnyCommand, Options, group, share
 from p2engine.cli.output import Output
 from p2engine.cli.session import EXPECTED, INTERRUPTED, Session, status_of
@@ -19,7 +19,7 @@ from p2engine.cli.session import run as run_wish
 from p2engine.errors import P2EngineError, UsageError
 
 PROGRAM = "p2engine"
-COMMANDS = (chat, shell, agent, conversation, artifact, config, fsm, init, doctor, models)
+COMMANDS = (chat, shell, agent, conversation, export, artifact, config, fsm, init, doctor, models)
 
 app = group("Build, run, evaluate and improve multi-agent LLM systems.")
 

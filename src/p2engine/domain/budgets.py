@@ -4,6 +4,7 @@ from typing import TypeVar
 
 from p2engine.domain.setup import Budget, Spent
 from p2engine.domain.stack import Stack
+from p2engine.domain.states import AgentCall
 from p2engine.limits import TURN_STEPS_MAX
 
 _N = TypeVar("_N", int, float)
@@ -30,12 +31,23 @@ def remaining(limit: Budget, spent: Spent, elapsed_s: float) -> Budget:
     )
 
 
-def carve(left: Budget, parts: int) -> Budget:
-    """An equal part of what is left for each of `parts` delegates and one for the caller; time runs for all alike."""
+def unpromised(stack: Stack, at: float, spent: Spent) -> Budget:
+    """What is left of the running turn after `spent`, less what its open calls may still spend."""
+    for call, _ in stack.calls.values():
+        grant = call.grant if isinstance(call, AgentCall) else Budget()
+        spent = spent.plus(Spent(1 + (grant.steps or 0), grant.tokens or 0, 0, grant.usd or 0.0))
+    return remaining(limit_of(stack), spent, at - stack.turn_at)
+
+
+def carve(left: Budget, calls: int, delegates: int) -> Budget:
+    """What each of `delegates` may spend: an equal part of `left` for each and one for the caller.
+
+    Of the steps, one for the result of each of the `calls` decided together is kept back. Time runs for all alike.
+    """
     return Budget(
-        steps=None if left.steps is None else left.steps // (parts + 1),
-        tokens=None if left.tokens is None else left.tokens // (parts + 1),
-        usd=None if left.usd is None else left.usd / (parts + 1),
+        steps=None if left.steps is None else max(0, left.steps - calls) // (delegates + 1),
+        tokens=None if left.tokens is None else left.tokens // (delegates + 1),
+        usd=None if left.usd is None else left.usd / (delegates + 1),
         seconds=left.seconds,
     )
 

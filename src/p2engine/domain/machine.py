@@ -9,12 +9,13 @@ from typing import assert_never
 
 import msgspec
 
-from p2engine.domain.budgets import carve, limit_of, remaining, spent_out
+from p2engine.domain.budgets import carve, limit_of, remaining, spent_out, unpromised
 from p2engine.domain.decisions import Answer, AskUser, Decision, Delegate, Failure, Finish, Say, ToolOutcome, UseTool
 from p2engine.domain.effects import AnyEffect, Ask, CallAgent, CallTool, Cancel, Return, Think
 from p2engine.domain.ids import EffectId, child_ref, effect_id
 from p2engine.domain.messages import Usage
 from p2engine.domain.powers import bounded, delegation_refused, earlier_calls, tool_refused
+from p2engine.domain.setup import Spent
 from p2engine.domain.stack import Call, Stack, call_digest
 from p2engine.domain.states import (
     AgentCall,
@@ -72,7 +73,7 @@ def settle(stack: Stack, effect: AnyEffect, outcome: Outcome, at: float) -> Step
     match effect, outcome:
         case Think(), Decision():
             ending = _decided(move, outcome)
-            return move.finish(ending.reason, ending.detail) if ending else move.advance()
+            return move.finish(ending.reason, ending.detail, is_outcome=True) if ending else move.advance()
         case Think(), Failure():
             move.usage = outcome.usage
             return move.finish("error", outcome.detail, is_outcome=True)
@@ -100,7 +101,7 @@ def end(stack: Stack, reason: Reason, detail: str, at: float) -> Step:
     move = _Move(stack, at)
     if stack.ground is None or isinstance(stack.ground, Finished):
         return move.step()
-    return move.finish(reason, detail)
+    return move.finish(reason, detail, is_outcome=True)
 
 
 class _Move:
@@ -123,6 +124,12 @@ class _Move:
         self.states.append(state)
         if self.stack.safe == self.stack.head:
             self.safe.append(self.stack.head - self.before.head)
+
+    @property
+    def spent(self) -> Spent:
+        """What the turn has spent, the reply in the making included."""
+        told = self.stack.spent
+        return told if self.states or self.usage is None else told.plus(self.usage.spent)
 
     def owe(self, effect: AnyEffect) -> None:
         self.effects.append(effect)
@@ -218,14 +225,13 @@ class _Move:
         seq, unsent = self.stack.head, self.stack.unsent
         pending: list[Pending] = []
         for slot, call in enumerate(unsent):
-            later = sum(_equal(call, other) for other in unsent[slot:])
-            what, effect = self._effect_of(call, effect_id(self.stack.ref, seq, slot), later)
+            what, effect = self._effect_of(call, effect_id(self.stack.ref, seq, slot))
             pending.append(Pending(slot, what, call.call_id))
             self.owe(effect)
         self.push(Waiting(on=tuple(pending)))
         return self.step()
 
-    def _effect_of(self, call: Call, owed: EffectId, later: int) -> tuple[What, AnyEffect]:
+    def _effect_of(self, call: Call, owed: EffectId) -> tuple[What, AnyEffect]:
         stack = self.stack
         match call:
             case ToolCall():
@@ -233,13 +239,14 @@ class _Move:
                 if grant and grant.approval and call.call_id not in stack.approved:
                     question = f"{stack.agent} wants to run {call.tool}"
                     return "approval", Ask(id=owed, call_id=call.call_id, question=question, kind="approval")
+                decided = stack.calls[call.call_id][1]
                 return "tool", CallTool(
                     id=owed,
                     call_id=call.call_id,
                     tool=call.tool,
                     arguments=call.arguments,
                     repeat=grant.repeat if grant else "never",
-                    duplicate=earlier_calls(stack, call.tool, call.arguments, self.at, but=later),
+                    duplicate=earlier_calls(stack, call.tool, call.arguments, self.at, before=decided),
                 )
             case AgentCall():
                 above = stack.caller
@@ -265,14 +272,6 @@ class _Move:
                 assert_never(unreachable)
 
 
-def _equal(call: Call, other: Call) -> bool:
-    return (
-        isinstance(call, ToolCall)
-        and isinstance(other, ToolCall)
-        and (call.tool, call.arguments) == (other.tool, other.arguments)
-    )
-
-
 def _decided(move: _Move, decision: Decision) -> Finish | None:
     """An agent's answer becomes states; what may not be done is answered at once, so that the model sees why."""
     move.usage = decision.usage
@@ -286,22 +285,22 @@ def _decided(move: _Move, decision: Decision) -> Finish | None:
         move.push(AssistantMessage(text=text))
     if asks and not calls:
         ask = asks[0]
-        call_id = _call_id(move, ask.call_id, 0)
+        call_id = _call_id(move, ask.call_id, f"call_{move.before.head}_0")
         move.push(UserInputRequest(call_id=call_id, question=ask.question, choices=ask.choices))
     elif calls:
-        _call(move, calls, asks, decision.usage)
+        _call(move, calls, asks)
     return None if calls or asks else ending
 
 
-def _call(move: _Move, calls: Sequence[UseTool | Delegate], asks: Sequence[AskUser], usage: Usage | None) -> None:
-    stack = move.stack
+def _call(move: _Move, calls: Sequence[UseTool | Delegate], asks: Sequence[AskUser]) -> None:
     delegations = sum(isinstance(call, Delegate) for call in calls[:CALLS_PER_REPLY_MAX])
-    spent = stack.spent if move.states or usage is None else stack.spent.plus(usage.spent)
-    grant = carve(remaining(limit_of(stack), spent, move.at - stack.turn_at), min(delegations, FAN_OUT_MAX))
+    left = unpromised(move.stack, move.at, move.spent)
+    grant = carve(left, len(calls), min(delegations, FAN_OUT_MAX))
+    steps = left.steps or 0
     refused: list[AnyState] = []
     delegated = 0
     for slot, call in enumerate(calls):
-        call_id = _call_id(move, call.call_id, slot)
+        call_id = _call_id(move, call.call_id, f"call_{move.before.head}_{slot}")
         if isinstance(call, Delegate):
             delegated += 1
             move.push(AgentCall(call_id=call_id, agent=call.agent, message=call.message, grant=grant))
@@ -309,12 +308,12 @@ def _call(move: _Move, calls: Sequence[UseTool | Delegate], asks: Sequence[AskUs
             if why:
                 refused.append(AgentResult(call_id=call_id, agent=call.agent, status="error", content=why))
             continue
-        earlier = earlier_calls(move.stack, call.tool, call.arguments, move.at)
+        earlier = earlier_calls(move.stack, call.tool, call.arguments, move.at, before=move.stack.head)
         move.push(ToolCall(call_id=call_id, tool=call.tool, arguments=call.arguments, malformed=call.malformed))
-        if result := tool_refused(move.stack, call, call_id, slot, earlier):
+        if result := tool_refused(move.stack, call, call_id, slot, earlier, steps - (slot - len(refused))):
             refused.append(result)
     for number, ask in enumerate(asks, len(calls)):
-        call_id = _call_id(move, ask.call_id, number)
+        call_id = _call_id(move, ask.call_id, f"call_{move.before.head}_{number}")
         move.push(ToolCall(call_id=call_id, tool="ask_human", arguments={"question": ask.question}))
         why = "ask a person alone, not beside other calls"
         refused.append(ToolResult(call_id=call_id, tool="ask_human", status="error", content=why))
@@ -324,7 +323,8 @@ def _call(move: _Move, calls: Sequence[UseTool | Delegate], asks: Sequence[AskUs
 
 def _ran(move: _Move, effect: CallTool, outcome: ToolOutcome) -> None:
     reward = outcome.reward
-    if effect.duplicate and move.stack.setup.dedup == "penalty":
+    is_worth = reward is not None or outcome.status == "ok"  # what failed and was given no reward has none to lower
+    if effect.duplicate and is_worth and move.stack.setup.dedup == "penalty":
         reward = (1.0 if reward is None else reward) * 0.5**effect.duplicate
     move.push(
         ToolResult(
@@ -338,13 +338,17 @@ def _ran(move: _Move, effect: CallTool, outcome: ToolOutcome) -> None:
     )
     if outcome.status != "ok":
         return
-    grant = carve(remaining(limit_of(move.stack), move.stack.spent, move.at - move.stack.turn_at), len(outcome.then))
-    for number, then in enumerate(outcome.then[:FAN_OUT_MAX]):
-        call_id = f"{effect.call_id}+{number}"
+    following = outcome.then[:FAN_OUT_MAX]
+    grant = carve(unpromised(move.stack, move.at, move.spent), len(following), len(following))
+    refused: list[AnyState] = []
+    for number, then in enumerate(following):
+        call_id = _call_id(move, "", f"{effect.call_id}+{number}")
         move.push(AgentCall(call_id=call_id, agent=then.agent, message=then.message, grant=grant, note=True))
         why = delegation_refused(move.stack, Delegate(then.agent, then.message), 0, 1, grant.steps)
         if why:
-            move.push(AgentResult(call_id=call_id, agent=then.agent, status="error", content=why))
+            refused.append(AgentResult(call_id=call_id, agent=then.agent, status="error", content=why))
+    for state in refused:
+        move.push(state)
 
 
 def _answered(move: _Move, effect: Ask, answer: Answer) -> None:
@@ -367,8 +371,10 @@ def _returned(back: Return) -> AgentResult:
     )
 
 
-def _call_id(move: _Move, given: str, slot: int) -> str:
+def _call_id(move: _Move, given: str, derived: str) -> str:
     """The provider's id, unless it is missing or still waited for; then one derived from the position."""
     if given and given not in move.stack.calls:
         return given
-    return f"call_{move.before.head}_{slot}"
+    while derived in move.stack.calls:  # a provider gave just this one to another call
+        derived += "_"
+    return derived

@@ -13,6 +13,7 @@ import msgspec
 from p2engine.domain.setup import Repeat, Spent
 
 RENDERER = 1  # raise when the same stack renders to other bytes
+CUT_SHORT = "[no result: the turn ended first"  # how the result of a call begins that had none when its turn ended
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 

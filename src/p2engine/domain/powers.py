@@ -18,9 +18,11 @@ from p2engine.limits import (
     TOOL_RESULT_BYTES_MAX,
 )
 
+_TOO_LITTLE = "too little of this turn's budget is left to"
 
-def tool_refused(stack: Stack, call: UseTool, call_id: str, slot: int, earlier: int) -> ToolResult | None:
-    """Why this call does not run, as its result; None when it may."""
+
+def tool_refused(stack: Stack, call: UseTool, call_id: str, slot: int, earlier: int, steps: int) -> ToolResult | None:
+    """Why this call does not run, as its result; None when it may. `steps`: how many are left for it and the next."""
     grant = stack.setup.grant(call.tool)
     known = ", ".join(grant.name for grant in stack.setup.tools) or "none"
     if slot >= CALLS_PER_REPLY_MAX:
@@ -42,6 +44,8 @@ def tool_refused(stack: Stack, call: UseTool, call_id: str, slot: int, earlier: 
     if stack.setup.dedup == "strict" and grant.repeat != "free" and earlier:
         why = f"{call.tool} ran with these arguments already; not run again"
         return ToolResult(call_id=call_id, tool=call.tool, status="skipped", content=why, duplicate=earlier)
+    if steps < 1:
+        return ToolResult(call_id=call_id, tool=call.tool, status="error", content=f"{_TOO_LITTLE} run it")
     return None
 
 
@@ -60,19 +64,18 @@ def delegation_refused(stack: Stack, call: Delegate, slot: int, delegated: int, 
     if stack.caller and call_digest(call.agent, call.message) in stack.caller.path:
         return f"{call.agent} was asked exactly this further up: the delegation goes in a circle"
     if steps is not None and steps < 1:
-        return "too little of this turn's budget is left to delegate"
+        return f"{_TOO_LITTLE} delegate"
     return ""
 
 
-def earlier_calls(stack: Stack, tool: str, arguments: dict[str, Any], at: float, *, but: int = 0) -> int:
-    """How many equal calls stand on this lineage, within the tool's dedup_ttl; `but` of them do not count."""
+def earlier_calls(stack: Stack, tool: str, arguments: dict[str, Any], at: float, *, before: int) -> int:
+    """How many equal calls stand on this lineage before that entry, decided within the tool's dedup_ttl."""
     if stack.setup.dedup == "none":
         return 0
-    count, last = stack.seen.get(call_digest(tool, arguments), (0, 0.0))
     grant = stack.setup.grant(tool)
-    if grant and grant.dedup_ttl_s is not None and at - last > grant.dedup_ttl_s:
-        return 0
-    return max(0, count - but)
+    ttl_s = grant.dedup_ttl_s if grant else None
+    seen = stack.seen.get(call_digest(tool, arguments), ())
+    return sum(entry < before and (ttl_s is None or at - decided <= ttl_s) for entry, decided in seen)
 
 
 def bounded(text: str) -> str:

@@ -214,3 +214,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     status: Literal["scored", "undecided", "error"] = "scored"
     metrics: dict[str, float] = {}
     comment: str = ""
+
+
+def body_of(value: msgspec.Struct) -> dict[str, Any]:
+    """A state or usage as an event's body: every field, also one that has its default, which the log leaves out."""
+    return {name: msgspec.to_builtins(getattr(value, name)) for name in value.__struct_fields__}

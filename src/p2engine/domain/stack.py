@@ -13,7 +13,7 @@ import msgspec
 
 from p2engine.domain.effects import Cancel
 from p2engine.domain.ids import AgentId, StackRef, WaitKey, child_ref, effect_id
-from p2engine.domain.messages import Fragment, Message, ToolUse, Usage, fragment
+from p2engine.domain.messages import CUT_SHORT, Fragment, Message, ToolUse, Usage, fragment
 from p2engine.domain.records import Placed
 from p2engine.domain.setup import Budget, Setup, Spent
 from p2engine.domain.states import (
@@ -41,7 +41,7 @@ Call = ToolCall | AgentCall | UserInputRequest
 Sent = tuple[Call, int]  # a call and the entry that decided it
 
 _ONE_STEP = Spent(steps=1)
-_FAILED = frozenset({"error", "denied", "timeout", "interrupted"})
+_NOT_DONE = frozenset({"error", "denied", "timeout", "interrupted", "skipped"})
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
@@ -76,7 +76,7 @@ class Stack(msgspec.Struct, eq=False):
     caller: Caller | None = None
     granted: Budget | None = None  # what the caller lets this turn spend
     children: dict[AgentId, tuple[int, tuple[StackRef, int]]] = {}  # agent: its last call's entry, and that child
-    seen: dict[str, tuple[int, float]] = {}  # call digest: how often on this lineage, and when last
+    seen: dict[str, tuple[tuple[int, float], ...]] = {}  # call digest: entry and time of each that was not in vain
     setup: Setup = Setup(agent=AgentId(""))
     thinking: Setup = Setup(agent=AgentId(""))  # the setup the open model call was asked with
     overrides: dict[str, Any] = {}
@@ -165,6 +165,8 @@ class Stack(msgspec.Struct, eq=False):
                 for key, pending in self.open.items():
                     if pending.call_id == state.call_id:
                         del self.open[key]
+                        if not isinstance(state, UserResponse):
+                            self._pay(_ONE_STEP)
                         break
                 self.unsent = tuple(call for call in self.unsent if call.call_id != state.call_id)
                 sent = self.calls.get(state.call_id)
@@ -206,6 +208,7 @@ class Stack(msgspec.Struct, eq=False):
             self.late += (state,)
             return
         self._flush()
+        self._hear_late()
         self._say(Message(role="user", text=state.text))
         self._start_turn(state, at)
 
@@ -228,7 +231,7 @@ class Stack(msgspec.Struct, eq=False):
                 self.draft = (text, (*uses, ToolUse(state.call_id, state.tool, state.arguments)))
                 if self.setup.dedup != "none":
                     digest = call_digest(state.tool, state.arguments)
-                    self.seen = {**self.seen, digest: (self.seen.get(digest, (0, 0.0))[0] + 1, at)}
+                    self.seen = {**self.seen, digest: (*self.seen.get(digest, ()), (self.head, at))}
             case AgentCall() if state.note:
                 pass
             case AgentCall():
@@ -240,12 +243,10 @@ class Stack(msgspec.Struct, eq=False):
     def _hear_tool(self, state: ToolResult, sent: Sent | None) -> None:
         self._flush()
         self._say(Message(role="tool", text=state.content, call_id=state.call_id))
-        if state.status != "skipped":
-            self._pay(_ONE_STEP)
-        if self.seen and sent and isinstance(sent[0], ToolCall) and state.status in _FAILED:
-            digest = call_digest(sent[0].tool, sent[0].arguments)  # a failed call does not count as done
-            count, at = self.seen.get(digest, (0, 0.0))
-            self.seen = {**self.seen, digest: (max(0, count - 1), at)}
+        if self.seen and sent and isinstance(sent[0], ToolCall) and state.status in _NOT_DONE:
+            digest = call_digest(sent[0].tool, sent[0].arguments)
+            done = tuple(one for one in self.seen.get(digest, ()) if one[0] != sent[1])
+            self.seen = {**self.seen, digest: done}
 
     def _hear_child(self, state: AgentResult, sent: Sent | None) -> None:
         self._flush()
@@ -256,7 +257,7 @@ class Stack(msgspec.Struct, eq=False):
         decided = sent[1] if sent else self.head
         if state.child is not None and decided >= self.children.get(state.agent, (-1, None))[0]:
             self.children = {**self.children, state.agent: (decided, state.child)}
-        self._pay(state.spent.plus(_ONE_STEP))
+        self._pay(state.spent)
 
     def _hear_person(self, state: UserResponse, sent: Sent | None) -> None:
         if sent and isinstance(sent[0], ToolCall):  # an approval: the call may be sent now
@@ -285,7 +286,9 @@ class Stack(msgspec.Struct, eq=False):
         self._flush()
         for call, _ in self.calls.values():
             if not (isinstance(call, AgentCall) and call.note):
-                self._say(Message(role="tool", text="[no result: the turn ended first]", call_id=call.call_id))
+                grant = self.setup.grant(call.tool) if isinstance(call, ToolCall) else None
+                unknown = "; outcome unknown" if grant and grant.repeat == "never" else ""
+                self._say(Message(role="tool", text=f"{CUT_SHORT}{unknown}]", call_id=call.call_id))
         self._hear_late()
         self.calls = {}
         self.unsent = ()

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from p2engine.domain.messages import Message, ModelReply, ModelRequest, ToolUse, Usage, tokens_estimate
+from p2engine.domain.messages import CUT_SHORT, Message, ModelReply, ModelRequest, ToolUse, Usage, tokens_estimate
 from p2engine.models.offline_calls import Calls, Tools, agents_offered, calls_for
 from p2engine.models.offline_phrases import THEM
 from p2engine.models.offline_steps import INSTRUCTION_CHARS_MAX, plan
@@ -48,7 +48,6 @@ _SCORE_KEY = re.compile(r"[\"'`]score[\"'`]")
 _CALL_ID = re.compile(r"call_(\d{1,9})_([0-9a-f]{6})_(\d{1,4})")
 _NOTE = re.compile(r"\[[A-Za-z0-9_.-]{1,120}\] ")
 _WHAT_WAS_SAID = re.compile(r"it|that|this|the (?:answer|report|result|reply)s?", re.IGNORECASE)
-_CUT_SHORT = "[no result: the turn ended first]"
 _PAYS = ("transfer", "shares", "reward")
 _FOR_GOOD = (
     *_PAYS,
@@ -193,7 +192,7 @@ def _start(messages: Sequence[Message]) -> int:
     for place in range(len(messages) - 1, -1, -1):
         message = messages[place]
         if (message.role == "assistant" and not message.calls) or (
-            message.role == "tool" and message.text == _CUT_SHORT
+            message.role == "tool" and message.text.startswith(CUT_SHORT)
         ):
             return place + 1
     return 1 if [message.role for message in messages[:2]] == ["user", "user"] else 0

@@ -9,6 +9,7 @@ from p2engine.domain.ids import EffectId, StackRef
 from p2engine.domain.records import Artifact, Branch, Cursor, Event, Fact, Query
 from p2engine.errors import ToolError
 from p2engine.limits import QUERY_EVENTS_MAX
+from p2engine.runtime.outcomes import plain_text
 
 if TYPE_CHECKING:
     from p2engine.runtime.world import World
@@ -43,6 +44,8 @@ class Saving:
         )
 
     async def save(self, name: str, content: str | bytes, *, media: str = "text/plain") -> Artifact:
+        if not isinstance(name, str) or name != plain_text(name):
+            raise ToolError(f"an artifact's name is text that UTF-8 can hold, not {name!r}")
         body = content.encode() if isinstance(content, str) else content
         artifact = Artifact(name=name, blob=await self._world.blobs.put(body), bytes=len(body), media=media)
         self._saved[name] = (artifact, body)

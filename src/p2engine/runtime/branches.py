@@ -11,7 +11,7 @@ from p2engine.domain.records import Batch, Branch, Conversation, Fact
 from p2engine.domain.states import AnyState, Finished, ToolCall, ToolResult, Waiting
 from p2engine.errors import UsageError
 from p2engine.limits import NAME_BYTES_MAX
-from p2engine.runtime.turn import commit, hand_out
+from p2engine.runtime.turn import commit, hand_out, to_the_end
 from p2engine.runtime.world import World
 
 CUT_OFF = "cut off, outcome unknown"
@@ -31,10 +31,10 @@ def checked_name(name: str, what: str) -> str:
     """`name`, if it can name a conversation or branch. Raises UsageError."""
     if not name.strip():
         raise UsageError(f"a {what} needs a name that is not empty")
-    if len(name.encode()) > NAME_BYTES_MAX:
-        raise UsageError(f"a {what} name has at most {NAME_BYTES_MAX} bytes; this one has {len(name.encode())}")
     if not name.isprintable():
         raise UsageError(f"a {what} name has no control characters: {name[:40]!r}")
+    if len(name.encode()) > NAME_BYTES_MAX:
+        raise UsageError(f"a {what} name has at most {NAME_BYTES_MAX} bytes; this one has {len(name.encode())}")
     return name
 
 
@@ -98,6 +98,10 @@ async def cancel(world: World, ref: StackRef, why: str) -> bool:
     """End the running turn of a stack, its children included. False where nothing ran."""
     if (await world.stacks.refresh(ref)).is_resting:
         return False
+    return await to_the_end(_cancel(world, ref, why))
+
+
+async def _cancel(world: World, ref: StackRef, why: str) -> bool:
     step = await commit(world, ref, lambda stack, at: end(stack, "cancelled", why, at), cause="user")
     await hand_out(world, step.effects)
     return bool(step.states)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from p2engine.domain.ids import StackRef, wait_key
+from p2engine.domain.ids import EffectId, StackRef, wait_key
 from p2engine.domain.records import Placed
 from p2engine.domain.states import AssistantMessage, Finished, Reason, UserInputRequest
 
@@ -23,12 +23,13 @@ class Waiter:
     """Somebody who waits for the answer to the message at entry `since` of a stack.
 
     The answer is the first final reply of a model call that was asked with that message in sight, or the turn's end.
+    head: how many entries were there when the wait began.
     """
 
-    def __init__(self, ref: StackRef, since: int) -> None:
+    def __init__(self, ref: StackRef) -> None:
         self.ref = ref
-        self.since = since
-        self.head = since + 1
+        self.since = -1
+        self.head = 0
         self.text = ""
         self.answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
 
@@ -40,13 +41,14 @@ class Waiter:
             return
         self.head = end
         first = commit.states[0] if commit.states else None
-        horizon = _horizon(commit.cause)
-        if isinstance(first, AssistantMessage) and horizon > self.since:
+        if isinstance(first, AssistantMessage) and _horizon(commit.cause) > self.since:
             self.text = first.text
             if commit.outcomes == 1:
                 last = commit.states[-1]
                 ending = last if isinstance(last, Finished) else None
-                self.answer.set_result(Answered(first.text, ending.reason if ending else None))
+                self.answer.set_result(
+                    Answered(first.text, ending.reason, ending.detail) if ending else Answered(first.text, None)
+                )
                 return
         for number, state in enumerate(commit.states):
             if placed.seq + number <= self.since:
@@ -72,10 +74,10 @@ class Bus:
             for placed in commits:
                 waiter.offer(placed)
 
-    def wait(self, ref: StackRef, since: int) -> Waiter:
-        waiter = Waiter(ref, since)
-        self._waiters.setdefault(ref, []).append(waiter)
-        return waiter
+    def wait(self, waiter: Waiter, *, since: int, head: int) -> None:
+        """From now on `waiter` is offered what comes after the first `head` entries."""
+        waiter.since, waiter.head = since, head
+        self._waiters.setdefault(waiter.ref, []).append(waiter)
 
     def fail(self, ref: StackRef, error: BaseException) -> None:
         """A job of that stack raised: whoever waits for it is told. The job stays owed."""
@@ -115,5 +117,5 @@ class Bus:
 
 
 def _horizon(cause: str) -> int:
-    """The entry at which the model call named by `cause` was asked; -1 where the cause is no effect."""
-    return wait_key(cause)[0] if ":" in cause else -1  # type: ignore[arg-type]
+    """The entry at which the model call that is the cause of a reply was asked; -1 where the cause is no effect."""
+    return wait_key(EffectId(cause))[0] if ":" in cause else -1

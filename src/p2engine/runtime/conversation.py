@@ -1,7 +1,7 @@
 """A conversation as its users hold it: speak, look, fork, rewind, configure, rate."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ from p2engine.domain.decisions import Answer
 from p2engine.domain.effects import Ask
 from p2engine.domain.ids import StackRef, effect_id
 from p2engine.domain.machine import Step, hear, settle, wake
-from p2engine.domain.records import Batch, Branch, Fact, Placed, Verdict
+from p2engine.domain.records import Batch, Branch, Commit, Fact, Placed, Verdict
 from p2engine.domain.records import Conversation as Record
 from p2engine.domain.setup import Setup
 from p2engine.domain.stack import Stack
@@ -20,7 +20,7 @@ from p2engine.limits import FOLLOW_PERIOD_S, MESSAGE_BYTES_MAX
 from p2engine.runtime import branches
 from p2engine.runtime.branches import Forked
 from p2engine.runtime.bus import Answered, Waiter
-from p2engine.runtime.turn import commit, hand_out
+from p2engine.runtime.turn import commit, hand_out, to_the_end
 from p2engine.runtime.world import World
 
 OnText = Callable[[str], None]
@@ -66,22 +66,23 @@ class Conversation:
         on_text hears the agent's text as it streams. Raises UsageError for a message that is empty or larger than
         MESSAGE_BYTES_MAX, and StoreError; a model or tool that fails is a reply whose `finished` says so.
         """
-        if not text.strip():
-            raise UsageError("a message needs some text")
-        if len(text.encode()) > MESSAGE_BYTES_MAX:
-            raise UsageError(f"a message has at most {MESSAGE_BYTES_MAX} bytes; this one has {len(text.encode())}")
+        _check(text)
+        _check(sender)
         ref = (await self.branch(branch)).ref
         started = self._world.clock.now()
         stack = await self._world.stacks.get(ref)
+        waiter = Waiter(ref)
         if any(pending.what == "human" for pending in stack.open.values()):
-            return await self._answer(ref, text, started, on_text)
+            return await self._follow(waiter, self._answer(waiter, text), started, on_text)
+        return await self._follow(waiter, self._tell(waiter, stack, text, sender), started, on_text)
+
+    async def _tell(self, waiter: Waiter, stack: Stack, text: str, sender: str) -> None:
         step = None
         while step is None:
-            step = await self._hear(ref, stack, text, sender)
-            stack = await self._world.stacks.get(ref)
+            step = await self._hear(waiter.ref, stack, text, sender)
+            stack = await self._world.stacks.get(waiter.ref)
         own = sum(isinstance(state, UserMessage | Override) for state in step.states)
-        since = step.stack.head - len(step.states) + own - 1
-        return await self._follow(ref, self._world.bus.wait(ref, since), step.effects, started, on_text)
+        await self._await(waiter, step, own, sender)
 
     async def _hear(self, ref: StackRef, stack: Stack, text: str, sender: str) -> Step | None:
         """Commit the message, with the agent's setup where that is new; None where the overrides changed meanwhile."""
@@ -111,16 +112,22 @@ class Conversation:
             return None
         if any(pending.what == "human" for pending in stack.open.values()):
             return None
-        waiter = self._world.bus.wait(ref, -1)
-        step = await commit(self._world, ref, wake, cause="user")
-        return await self._follow(ref, waiter, step.effects, started, on_text)
+        waiter = Waiter(ref)
+        return await self._follow(waiter, self._wake(waiter), started, on_text)
+
+    async def _wake(self, waiter: Waiter) -> None:
+        head = (await self._world.stacks.get(waiter.ref)).head
+        self._world.bus.wait(waiter, since=-1, head=head)
+        step = await commit(self._world, waiter.ref, wake, cause="user")
+        await hand_out(self._world, step.effects)
 
     async def cancel(self, *, branch: str | None = None, why: str = "cancelled by the user") -> bool:
         """End the running turn and its delegates. False where nothing ran."""
         return await branches.cancel(self._world, (await self.branch(branch)).ref, why)
 
-    async def _answer(self, ref: StackRef, text: str, started: float, on_text: OnText | None) -> Reply:
+    async def _answer(self, waiter: Waiter, text: str) -> None:
         """The agent asked: what is said now is the answer."""
+        ref = waiter.ref
         stack = await self._world.stacks.get(ref)
         key, pending = next((k, p) for k, p in stack.open.items() if p.what == "human")
         ask = Ask(id=effect_id(ref, *key), call_id=pending.call_id, question="")
@@ -132,16 +139,23 @@ class Conversation:
             settles=(ask.id,),
             awaited=key,
         )
-        waiter = self._world.bus.wait(ref, step.stack.head - len(step.states))
-        return await self._follow(ref, waiter, step.effects, started, on_text)
+        await self._await(waiter, step, 1, ask.id)
+
+    async def _await(self, waiter: Waiter, step: Step, own: int, cause: str) -> None:
+        """Wait for the answer to what was said in the first `own` states of `step`, which may hold it: a spent budget."""
+        before = step.stack.head - len(step.states)
+        self._world.bus.wait(waiter, since=before + own - 1, head=before + own)
+        waiter.offer(Placed(waiter.ref, before, Commit(step.stack.at, cause, step.states, step.outcomes)))
+        await hand_out(self._world, step.effects)
 
     async def _follow(
-        self, ref: StackRef, waiter: Waiter, effects: Sequence[Any], started: float, on_text: OnText | None
+        self, waiter: Waiter, begin: Coroutine[Any, Any, None], started: float, on_text: OnText | None
     ) -> Reply:
-        world = self._world
+        world, ref = self._world, waiter.ref
         stop = world.bus.listen(ref, on_text) if on_text else None
         try:
-            await hand_out(world, effects)
+            await to_the_end(begin)
+            world.check_moves(await world.stacks.get(ref))
             while not waiter.answer.done():
                 await asyncio.wait((waiter.answer,), timeout=FOLLOW_PERIOD_S)
                 if not waiter.answer.done():  # another process may own the turn: look at the log
@@ -286,6 +300,18 @@ class Conversation:
             has = f"turns 1…{number}" if number else "no turns"
             raise UsageError(f"no answer to rate in turn {wanted} of {self.name!r}: it has {has}")
         return answers[wanted]
+
+
+def _check(text: str) -> None:
+    """Raises UsageError for what is no message."""
+    if not text.strip():
+        raise UsageError("a message needs some text")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise UsageError(f"a message is text that UTF-8 can hold: {error.reason}") from error
+    if size > MESSAGE_BYTES_MAX:
+        raise UsageError(f"a message has at most {MESSAGE_BYTES_MAX} bytes; this one has {size}")
 
 
 class _Stale(Exception):

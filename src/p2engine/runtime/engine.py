@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from p2engine.domain.effects import AnyEffect
 from p2engine.domain.ids import AgentId, ref_of
 from p2engine.domain.machine import wake
-from p2engine.domain.records import Batch, Cursor, Event, Fact, Job, Query, Wake
+from p2engine.domain.records import Batch, Cursor, Event, Fact, Job, Perform, Query, Wake
 from p2engine.domain.records import Conversation as Record
 from p2engine.errors import NameTaken, StoreError, UsageError
 from p2engine.ports import Dispatcher, EventSink
@@ -158,6 +158,14 @@ class Engine:
         if complaint not in self.world.told:
             self.world.told.add(complaint)
             log.error("%s", complaint, exc_info=error)
+        above = [ref]
         if isinstance(error, StoreError):
             self.sweeper.again(job)
-        self.world.bus.fail(ref, error)
+        elif isinstance(job, Perform):
+            self.world.stuck[job.effect] = error
+        while (stack := self.world.stacks.peek(above[-1])) is not None and stack.caller is not None:
+            above.append(ref_of(stack.caller.effect))
+            if not isinstance(error, StoreError):
+                self.world.stuck[stack.caller.effect] = error
+        for waited_for in above:
+            self.world.bus.fail(waited_for, error)

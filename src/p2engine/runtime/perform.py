@@ -14,13 +14,14 @@ from p2engine.domain.machine import Outcome, Step, end, settle, wake
 from p2engine.domain.records import Batch, Claimed, Fact, Perform
 from p2engine.domain.render import select
 from p2engine.domain.stack import Stack
-from p2engine.errors import AlreadySettled, EffectError, NewerFormat, UsageError
+from p2engine.errors import AlreadySettled, EffectError, NewerFormat, StoreError, UsageError
 from p2engine.limits import RELEASES_MAX, TRIES_MAX
 from p2engine.ports import AgentView, OnText, ToolContext
 from p2engine.runtime.artifacts import Saving
 from p2engine.runtime.delegation import open_child
+from p2engine.runtime.outcomes import plain_decision, plain_result, plain_text
 from p2engine.runtime.turn import commit
-from p2engine.runtime.world import World
+from p2engine.runtime.world import Kept, World
 
 log = logging.getLogger("p2engine.runtime")
 
@@ -41,6 +42,9 @@ async def perform(job: Perform, world: World) -> Sequence[AnyEffect]:
 
 
 async def _perform(effect_id: EffectId, world: World) -> Sequence[AnyEffect]:
+    kept = world.kept.get(effect_id)
+    if kept is not None:
+        return await _settle(kept.effect, kept.outcome, world, kept.facts)
     taken = await _take(effect_id, world)
     if taken is None:
         return ()
@@ -119,7 +123,12 @@ async def _settle(effect: AnyEffect, outcome: Outcome, world: World, facts: Sequ
         )
     except AlreadySettled:
         await _late(effect, outcome, world)
+        world.kept.pop(effect.id, None)
         return ()
+    except StoreError:  # a disk that refuses it now may take it later; what was done is not done again for that
+        world.kept[effect.id] = Kept(effect, outcome, facts)
+        raise
+    world.kept.pop(effect.id, None)
     return step.effects
 
 
@@ -150,12 +159,21 @@ async def _think(effect: Think, world: World) -> Outcome:
     view = await _view(world, stack, effect, world.bus.on_text(effect.ref))
     with _Interruptible(effect.id, world):
         try:
-            return await world.roster.agent(view.setup).decide(view)
+            return plain_decision(await world.roster.agent(view.setup).decide(view))
         except EffectError as error:
-            return Failure(str(error))
+            return Failure(plain_text(str(error)))
+        except asyncio.CancelledError as error:
+            # Whoever cancels this task means it; an agent that awaited something cancelled has merely failed.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            return _failed(stack, error)
         except Exception as error:  # effect boundary: a plugin agent's fault ends its turn, not the engine
-            log.warning("agent %s failed", stack.agent, exc_info=error)
-            return Failure(f"{type(error).__name__}: {error}")
+            return _failed(stack, error)
+
+
+def _failed(stack: Stack, error: BaseException) -> Failure:
+    log.warning("agent %s failed", stack.agent, exc_info=error)
+    return Failure(plain_text(f"{type(error).__name__}: {error}"))
 
 
 async def view_of(world: World, effect: EffectId) -> AgentView:
@@ -191,7 +209,7 @@ async def _call_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
     if not world.tools.has(effect.tool):
         return await _without_tool(effect, world)
     if effect.repeat == "never":  # from here on, a crash means that nobody knows whether it ran
-        await world.store.write(Batch(conversation=branch.conversation, starts=(effect.id,)))
+        await world.store.write(Batch(conversation=branch.conversation, starts=(effect.id,), owner=world.owner))
     stack = await world.stacks.get(effect.ref)
     root = stack.caller.root if stack.caller else (effect.ref, effect.key[0])
     artifacts = Saving(world, branch, effect.id, root)
@@ -205,9 +223,9 @@ async def _call_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
     )
     if effect.repeat == "free":
         with _Interruptible(effect.id, world):
-            outcome = await world.tools(effect.tool, effect.arguments, ctx)
+            outcome = plain_result(await world.tools(effect.tool, effect.arguments, ctx))
     else:  # what has begun to change the world is let finish, so that its outcome is at least an event
-        outcome = await world.tools(effect.tool, effect.arguments, ctx)
+        outcome = plain_result(await world.tools(effect.tool, effect.arguments, ctx))
     facts = artifacts.facts if outcome.status == "ok" else ()
     events = tuple(
         Fact(
@@ -288,7 +306,7 @@ class _Interruptible:
         self._world.running.pop(self._effect, None)
         if self._effect in self._world.dropped:
             self._world.dropped.discard(self._effect)
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None:
+            if (task := asyncio.current_task()) is not None:
                 task.uncancel()
+            if isinstance(error, asyncio.CancelledError):
                 raise AlreadySettled(self._effect) from None

@@ -1,6 +1,8 @@
 """One step of one stack: fold, decide, commit, hand out what is owed. The only caller of the machine."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from p2engine.domain.codec import CODEC
 from p2engine.domain.effects import AnyEffect
@@ -14,6 +16,7 @@ from p2engine.runtime.world import World
 
 _VERSIONS = (CODEC, MACHINE, RENDERER)
 
+T = TypeVar("T")
 Decide = Callable[[Stack, float], Step]
 
 
@@ -82,6 +85,19 @@ async def hand_out(world: World, effects: Sequence[AnyEffect]) -> None:
     if world.is_local:
         world.born.update({effect.id: effect for effect in effects})
     await world.dispatcher.submit(*(job_of(effect) for effect in effects))
+
+
+async def to_the_end(doing: Coroutine[Any, Any, T]) -> T:
+    """Wait for `doing`, which goes on when the wait is cancelled.
+
+    What a living process owes, nobody else does: between writing it and handing it out, nothing may be cut short.
+    """
+    task = asyncio.get_running_loop().create_task(doing)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
 
 
 def job_of(effect: AnyEffect) -> Perform:

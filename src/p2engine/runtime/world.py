@@ -1,13 +1,26 @@
 """The doors a turn may use, and what one process keeps between steps. Holds; does nothing."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from p2engine.domain.effects import AnyEffect
-from p2engine.domain.ids import EffectId, OwnerId
+from p2engine.domain.ids import EffectId, OwnerId, effect_id
+from p2engine.domain.machine import Outcome
+from p2engine.domain.records import Fact
+from p2engine.domain.stack import Stack
 from p2engine.ports import Archive, BlobStore, Clock, Dispatcher, Ids, Roster, ToolRunner
 from p2engine.runtime.bus import Bus
 from p2engine.runtime.stacks import Stacks
+
+
+class Kept(NamedTuple):
+    """What an effect came to, and what is recorded with it."""
+
+    effect: AnyEffect
+    outcome: Outcome
+    facts: Sequence[Fact] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -17,6 +30,8 @@ class World:
     is_local: effects are born owned by this process and run here; otherwise whoever claims a job runs it.
     born: effects this process owns and has not begun. busy: those it does now. running: attempts that may be
     interrupted. dropped: those that were. released: how often an effect was handed back for want of its tool.
+    kept: outcomes that the store refused for the time being. stuck: effects that a fault of ours stopped, and what
+    waits for them.
     told: complaints in the log that a sweep would only repeat.
     """
 
@@ -36,7 +51,15 @@ class World:
     running: dict[EffectId, "asyncio.Task[object]"] = field(default_factory=dict)
     dropped: set[EffectId] = field(default_factory=set)
     released: dict[EffectId, int] = field(default_factory=dict)
+    kept: dict[EffectId, Kept] = field(default_factory=dict)
+    stuck: dict[EffectId, BaseException] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
+
+    def check_moves(self, stack: Stack) -> None:
+        """Raises the fault that stopped what this stack waits for, if one did."""
+        for key in stack.open:
+            if (fault := self.stuck.get(effect_id(stack.ref, *key))) is not None:
+                raise fault
 
     def __post_init__(self) -> None:
         self.stacks = Stacks(self.store, seen=self.bus.offer)

@@ -59,6 +59,8 @@ class FileOwners:
         _REGISTERS.add(self)
 
     def add(self, owner: OwnerId) -> None:
+        if not _NAME.fullmatch(owner):
+            raise UsageError(f"{owner!r} is no name for an owner: letters, digits, - and _, at most 100")
         if self.alive(owner):
             raise StoreError(f"owner {owner!r} is alive already")
         try:
@@ -95,6 +97,8 @@ class FileOwners:
         """Whether somebody holds its lock. Removes the file of one that is dead. Raises StoreError: cannot be told."""
         if owner in self._held:
             return True
+        if not _NAME.fullmatch(owner):
+            return False
         path = self._path(owner)
         try:
             descriptor = os.open(path, os.O_RDONLY)
@@ -113,8 +117,6 @@ class FileOwners:
         return False
 
     def _path(self, owner: OwnerId) -> Path:
-        if not _NAME.fullmatch(owner):
-            raise UsageError(f"{owner!r} is no name of an owner")
         return self._directory / f"{owner}.lock"
 
     def _forget(self) -> None:

@@ -30,7 +30,7 @@ from p2engine.limits import BUSY_WAIT_S
 from p2engine.stores import sqlite_check, sqlite_events, sqlite_owed, sqlite_stacks
 from p2engine.stores.owners import FileOwners, MemoryOwners, Owners
 from p2engine.stores.sqlite_batch import Writing
-from p2engine.stores.sqlite_file import MEMORY, Reader, connect_reader, open_file
+from p2engine.stores.sqlite_file import MEMORY, Opened, Reader, connect_reader, open_file
 from p2engine.stores.sqlite_tail import Tails
 from p2engine.stores.sqlite_writer import Writer
 
@@ -44,16 +44,16 @@ class SqliteStore:
     owners: who is alive; for a file, whoever holds a lock in `owners/` beside it.
     """
 
-    def __init__(self, path: str, db: sqlite3.Connection, *, sync: Sync, owners: Owners, busy_wait_s: float) -> None:
+    def __init__(self, path: str, opened: Opened, *, sync: Sync, owners: Owners, busy_wait_s: float) -> None:
         self.path = path
         self.owners = owners
         self._owner: OwnerId | None = None
-        self._db = db
+        self._db = opened.writer
         memory = path == MEMORY
-        self._read = Reader(db if memory else connect_reader(path), path)
+        self._read = Reader(opened.reader, path)
         self._tails = Tails(self._read, polls=not memory)
         self._writer = Writer(
-            db, path, grouped=sync == "FULL" and not memory, committed=self._tails.wake, busy_wait_s=busy_wait_s
+            self._db, path, grouped=sync == "FULL" and not memory, committed=self._tails.wake, busy_wait_s=busy_wait_s
         )
         self._closing: asyncio.Task[None] | None = None
 
@@ -74,8 +74,8 @@ class SqliteStore:
         path = str(path)
         if owners is None:
             owners = MemoryOwners() if path == MEMORY else FileOwners(Path(path).parent / "owners")
-        db = await asyncio.to_thread(open_file, path, sync=sync, wait_s=busy_wait_s)
-        return cls(path, db, sync=sync, owners=owners, busy_wait_s=busy_wait_s)
+        opened = await asyncio.to_thread(open_file, path, sync=sync, wait_s=busy_wait_s)
+        return cls(path, opened, sync=sync, owners=owners, busy_wait_s=busy_wait_s)
 
     @property
     def owner(self) -> OwnerId:
@@ -126,8 +126,8 @@ class SqliteStore:
     async def conversations(self, *, prefix: str = "", limit: int = 1000) -> Sequence[Conversation]:
         return self._read(sqlite_stacks.conversations, prefix, limit)
 
-    async def conversation(self, id: ConversationId) -> Conversation | None:  # noqa: A002 -- the port says so
-        return self._read(sqlite_stacks.conversation, id)
+    async def conversation(self, key: ConversationId) -> Conversation | None:
+        return self._read(sqlite_stacks.conversation, key)
 
     async def branch(self, ref: StackRef) -> Branch | None:
         return self._read(sqlite_stacks.branch, ref)

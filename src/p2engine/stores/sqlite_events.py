@@ -7,18 +7,15 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import msgspec
-
 from p2engine.domain.codec import decode_commit, decode_fact
 from p2engine.domain.ids import AgentId, ConversationId, StackRef
-from p2engine.domain.records import Cursor, Event, Query
+from p2engine.domain.records import Cursor, Event, Query, body_of
 from p2engine.domain.states import tag_of
 from p2engine.errors import Pruned
 from p2engine.limits import QUERY_EVENTS_MAX, TAIL_ROWS_MAX
 from p2engine.stores.sqlite_stacks import Where
 
 MODEL_REPLY = "model.reply"
-_COMMIT_KINDS = ("state.", "model.")
 _NO_END = 2**62
 AFTER_ALL = 2**31  # greater than the item of any event in its row
 
@@ -50,7 +47,7 @@ class Kinds:
         self._all = not kinds
         self._exact = frozenset(kinds)
         self._prefixes = tuple(kind for kind in kinds if kind.endswith("."))
-        self.of_commits = self._all or any(kind.startswith(_COMMIT_KINDS) for kind in kinds)
+        self.of_commits = MODEL_REPLY in self or any(kind.startswith("state.") for kind in kinds)
 
     def __contains__(self, kind: str) -> bool:
         return self._all or kind in self._exact or kind.startswith(self._prefixes)
@@ -83,15 +80,11 @@ def events_of(row: Row, kinds: Kinds) -> Iterator[Event]:
     for place, state in enumerate(commit.states):
         kind = "state." + tag_of(state)
         if kind in kinds:
-            body = msgspec.to_builtins(state)
-            del body["k"]
             index = row.seq + place
-            yield _event(row, place, f"{row.ref}:{index}", kind, commit.cause, commit.at, index, body)
+            yield _event(row, place, f"{row.ref}:{index}", kind, commit.cause, commit.at, index, body_of(state))
     if commit.usage is not None and MODEL_REPLY in kinds:
-        body = msgspec.to_builtins(commit.usage)
-        yield _event(
-            row, len(commit.states), f"{row.ref}:{row.seq}.model", MODEL_REPLY, commit.cause, commit.at, None, body
-        )
+        ref = f"{row.ref}:{row.seq}.model"
+        yield _event(row, len(commit.states), ref, MODEL_REPLY, commit.cause, commit.at, None, body_of(commit.usage))
 
 
 def _event_of_fact(row: Row, kinds: Kinds) -> Iterator[Event]:

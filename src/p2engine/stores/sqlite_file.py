@@ -3,11 +3,13 @@
 Knows versions and connections; nothing of what the rows mean to anybody.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from p2engine.errors import NewerFormat, StoreBusy, StoreError
 from p2engine.stores.sqlite_schema import APPLICATION, MIGRATIONS, SCHEMA, TABLES
@@ -74,58 +76,75 @@ class Reader:
         self._db.close()
 
 
-def connect(path: str, *, sync: str) -> sqlite3.Connection:
-    """The writing connection. It never waits for a lock."""
-    # Handed to and fro between the loop and one thread, which never use it at once.
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=0)
-    db.execute(f"PRAGMA synchronous={sync}")
-    db.execute("PRAGMA fullfsync=1")  # macOS: a plain fsync leaves the bytes in the drive's cache
-    db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-    db.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}")
-    return db
+def connect_writer(path: str, *, sync: str) -> sqlite3.Connection:
+    """It never waits for a lock. Handed to and fro between the loop and one thread, which do not use it at once."""
+    return _connect(
+        path,
+        0,
+        f"synchronous={sync}",
+        "fullfsync=1",  # macOS: a plain fsync leaves the bytes in the drive's cache
+        f"wal_autocheckpoint={CHECKPOINT_PAGES}",
+        f"journal_size_limit={WAL_BYTES_KEPT}",
+    )
 
 
 def connect_reader(path: str) -> sqlite3.Connection:
-    db = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=READ_WAIT_S
-    )
-    db.execute("PRAGMA query_only=1")
+    return _connect(path, READ_WAIT_S, "query_only=1")
+
+
+def _connect(path: str, timeout_s: float, *pragmas: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256, timeout=timeout_s)
+    try:
+        for pragma in pragmas:
+            db.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        db.close()
+        raise
     return db
+
+
+class Opened(NamedTuple):
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection  # in memory, the same
 
 
 def open_file(
     path: str, *, sync: str, wait_s: float, schema: int = SCHEMA, migrations: Mapping[int, str] = MIGRATIONS
-) -> sqlite3.Connection:
-    """The writing connection to a file of this schema, made or migrated where needed.
+) -> Opened:
+    """The connections to a file of this schema, made or migrated where needed.
 
     Blocks for about `wait_s` seconds at most. Raises StoreError, StoreBusy, NewerFormat.
     """
     deadline = time.monotonic() + wait_s
     while True:
-        db = None
         try:
-            db = connect(path, sync=sync)
-            _bring_up(db, path, schema, migrations)
-        except (sqlite3.Error, StoreError) as error:
-            if db is not None:
-                db.close()
-            if isinstance(error, StoreError):
-                raise
+            return _open(path, sync, schema, migrations)
+        except sqlite3.Error as error:
             if not busy(error) or time.monotonic() > deadline:
                 raise store_error(error, path) from error
             time.sleep(RETRY_S)  # switching to WAL does not heed SQLite's own way of waiting
-        else:
-            return db
+
+
+def _open(path: str, sync: str, schema: int, migrations: Mapping[int, str]) -> Opened:
+    db = connect_writer(path, sync=sync)
+    try:
+        _bring_up(db, path, schema, migrations)
+        return Opened(db, db if path == MEMORY else connect_reader(path))
+    except (sqlite3.Error, StoreError):
+        db.close()
+        raise
 
 
 def _bring_up(db: sqlite3.Connection, path: str, schema: int, migrations: Mapping[int, str]) -> None:
     found = _schema_of(db, path, schema)
-    if found == schema:
-        return
     if found == 0:
         db.execute(f"PRAGMA page_size={PAGE_BYTES}")
-        db.execute("PRAGMA journal_mode=WAL")
-    else:
+    (journal,) = db.execute("PRAGMA journal_mode=WAL").fetchone()  # a copy that SQLite made is not in it
+    if journal not in ("wal", "memory"):
+        raise StoreError(f"{path} lies where SQLite cannot keep a write-ahead log", hint="put it on a local disk")
+    if found == schema:
+        return
+    if found:
         _keep_copy(db, path, found)
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -146,7 +165,7 @@ def _schema_of(db: sqlite3.Connection, path: str, schema: int) -> int:
     """The schema of the file, 0 when it is empty. Raises unless it is ours, and not of a later version."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (found,) = db.execute("PRAGMA user_version").fetchone()
-    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if not tables:
         return 0
     if application != APPLICATION:
@@ -160,10 +179,16 @@ def _schema_of(db: sqlite3.Connection, path: str, schema: int) -> int:
 
 
 def _keep_copy(db: sqlite3.Connection, path: str, found: int) -> None:
-    """The file as it is before a migration, beside it."""
-    copy = Path(f"{path}.schema-{found}")
-    if not copy.exists():
-        part = Path(f"{copy}.part")
+    """The file as it is before a migration, beside it. The first copy stays: a later one could be of the migrated."""
+    copy, part = Path(f"{path}.schema-{found}"), Path(f"{path}.schema-{found}.{os.getpid()}")
+    try:
         part.unlink(missing_ok=True)
-        db.execute("VACUUM INTO ?", (str(part),))
-        part.rename(copy)
+        with closing(sqlite3.connect(part)) as target:
+            db.backup(target)
+        with suppress(FileExistsError):
+            copy.hardlink_to(part)
+        part.unlink()
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be copied before it is migrated: {error.strerror}", hint="make room"
+        ) from error

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from p2engine.domain.messages import Usage
-from p2engine.domain.records import Batch, Commit, Cursor, Event, Query, StackWrite
+from p2engine.domain.records import Batch, Commit, Cursor, Event, Query, StackWrite, body_of
 from p2engine.domain.states import ToolResult, UserMessage
 from p2engine.limits import TAIL_ROWS_MAX
 from p2engine.ports import Archive
@@ -55,7 +55,7 @@ class EventsContract:
             ref=ref("demo"),
             index=0,
             group="g1",
-            body={"text": "hello"},
+            body={"text": "hello", "sender": "user", "caller": None, "grant": None},
         )
         assert (waits.cursor, waits.kind, waits.index) == (Cursor(row, 1), "state.waiting", 1)
 
@@ -67,7 +67,10 @@ class EventsContract:
         row = (await store.write(Batch(conversation=DEMO, writes=(StackWrite(ref("demo"), 2, commit),)))).row
         event = (await store.events(Query(newest=True, limit=1)))[0]
         assert (event.cursor, event.kind, event.cause) == (Cursor(row, 1), "model.reply", thought("demo"))
-        assert event.body == {"model": "m-1", "tokens_in": 7, "cost_usd": 0.5}
+        assert event.body == body_of(usage)
+        assert (event.body["model"], event.body["tokens_in"], event.body["tokens_out"]) == ("m-1", 7, 0)
+        assert [one.id for one in await store.events(Query(kinds=("model.reply",)))] == [event.id]
+        assert [one.id for one in await store.events(Query(kinds=("model.",)))] == [event.id]
         assert event.id not in [other.id for other in await store.events(Query(kinds=("state.",)))]
 
     async def test_a_fact_is_an_event(self, store: Archive) -> None:
