@@ -88,7 +88,10 @@ PRAGMAS = ("page_count", "freelist_count", "page_size")
 async def work5(*, quick: bool) -> list[Row]:
     """Branches from the middle of a conversation of 500 steps, and the first turn on each."""
     rounds = 1 if quick else 5
-    forks, bytes_n, limits, firsts = ([], [], [], [])  # type: tuple[list[float], ...]
+    forks: list[float] = []
+    firsts: list[float] = []
+    bytes_n: list[float] = []
+    limits: list[float] = []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(prefix="p2engine-bench-") as name:
             folder = Path(name)

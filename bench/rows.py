@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerRow:
-    """One figure of a peer; ours: the same figure of P2Engine, measured just before and after."""
+    """One figure of a peer. ours: the same of P2Engine with SQLite NORMAL, measured just before and after; or None."""
 
     work: str
     peer: str

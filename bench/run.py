@@ -1,10 +1,10 @@
 """Runs the benches, each in a process of its own, and says what they found.
 
-  python -m bench                    all of ours, about five minutes
-  python -m bench work1 work5        these
-  python -m bench --quick            fewer rounds, shorter histories
-  python -m bench --peers            the peers as well, beside ours (see peers/README in bench/README.md)
-  python -m bench --write docs/performance.md
+python -m bench                    all of ours, about five minutes
+python -m bench work1 work5        these
+python -m bench --quick            fewer rounds, shorter histories
+python -m bench --peers            the peers as well, beside ours (./bench/peers/setup.sh installs them)
+python -m bench --write docs/performance.md
 """
 
 import argparse
@@ -35,6 +35,7 @@ BENCHES = {
     "imports": "bench.process",
     "idle": "bench.process",
 }
+PEER_WORKS = ("work1", "work2", "work4", "work5")
 BENCH_S_MAX = 1200  # one bench that takes longer is stuck
 
 
@@ -59,9 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(map(report.line, own)), flush=True)
         rows += own
         paces.append(machine.pace_ms())
-    found["pace"] = f"a fixed loop took {min(paces):.1f} ms at best and {max(paces):.1f} ms at worst between the benches"
+    found["pace"] = (
+        f"a fixed loop took {min(paces):.1f} ms at best and {max(paces):.1f} ms at worst between the benches"
+    )
     print(f"pace: {found['pace']}")
-    peers = run_peers(quick=given.quick, run_apart=run_apart) if given.peers or given.only_peers else []
+    peers = run_peers(PEER_WORKS, run_apart, quick=given.quick) if given.peers or given.only_peers else []
+    print("\n".join(map(report.peer_line, peers)))
     if given.json:
         body = {"machine": found, "rows": [asdict(row) for row in rows], "peers": [asdict(row) for row in peers]}
         given.json.write_text(json.dumps(body, indent=1) + "\n")
@@ -95,9 +99,7 @@ def run_apart(name: str, *, quick: bool) -> list[Row]:
     """The rows of one bench, run in a process of its own. Raises RuntimeError with the last line of what it said."""
     command = [sys.executable, "-m", "bench", "--inside", name, *(["--quick"] if quick else [])]
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=BENCH_S_MAX, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BENCH_S_MAX, check=False)
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"not done after {BENCH_S_MAX} s") from None
     if done.returncode:

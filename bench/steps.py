@@ -60,8 +60,15 @@ def row_bytes(store: Path) -> int:
 async def work1(*, quick: bool) -> list[Row]:
     """In one process: in memory, SQLite NORMAL, SQLite FULL; one conversation at a time, and 100 at once."""
     rounds, conversations = (3, 50) if quick else (9, 200)
-    memory, normal, normal_100, full, full_100 = ([], [], [], [], [])  # type: tuple[list[float], ...]
-    switches, raw_normal, raw_full, raw_full_rate = ([], [], [], [])  # type: tuple[list[float], ...]
+    memory: list[float] = []
+    normal: list[float] = []
+    normal_100: list[float] = []
+    full: list[float] = []
+    full_100: list[float] = []
+    switches: list[float] = []
+    raw_normal: list[float] = []
+    raw_full: list[float] = []
+    raw_full_rate: list[float] = []
     async with rig("NORMAL", memory=True) as in_memory, rig("NORMAL") as lazy, rig("FULL") as strict:
         for _ in range(rounds):
             switches.append(await task_switch(2000))
@@ -114,7 +121,10 @@ async def work1(*, quick: bool) -> list[Row]:
 async def work1_http(*, quick: bool) -> list[Row]:
     """With the `openai` driver and a server in another process; what this process spends."""
     rounds, conversations = (3, 30) if quick else (7, 100)
-    one, many, raw_one, raw_many = ([], [], [], [])  # type: tuple[list[float], ...]
+    one: list[float] = []
+    many: list[float] = []
+    raw_one: list[float] = []
+    raw_many: list[float] = []
     body = b'{"model":"at-once","messages":[{"content":"What is the weather in Paris this week?","role":"user"}]}'
     with serving() as base_url:
         url = f"{base_url}/chat/completions"

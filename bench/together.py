@@ -17,7 +17,8 @@ async def work2(*, quick: bool) -> list[Row]:
     """In one process, and over HTTP to a server in another."""
     rounds, conversations = (2, 200) if quick else (5, 500)
     ideal_s = conversations / AT_ONCE * CALLS * LATENCY_S
-    inside, bare, outside = ([], [], [])  # type: tuple[list[float], ...]
+    inside: list[float] = []
+    bare: list[float] = []
     for _ in range(rounds):
         bare.append(await sleepers(conversations, AT_ONCE, CALLS, LATENCY_S) / ideal_s)
         inside.append(await wall_s(conversations, latency_s=LATENCY_S) / ideal_s)

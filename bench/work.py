@@ -6,10 +6,10 @@ sweeper); only the model is scripted. A step is one model reply or one tool resu
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from p2engine.agents.llm import LlmAgent
 from p2engine.agents.roster import Defaults, FileRoster, Tools
@@ -151,24 +151,10 @@ async def converse_all(made: Engine, names: Iterable[str], *, at_once: int = 1) 
 class Spent:
     """CPU and wall time from the start of a `with` to its end, in seconds. CPU is that of all threads."""
 
-    def __enter__(self) -> "Spent":
+    def __enter__(self) -> Self:
         self._cpu, self._wall = time.process_time(), time.perf_counter()
         self.cpu_s = self.wall_s = 0.0
         return self
 
     def __exit__(self, *_: object) -> None:
         self.cpu_s, self.wall_s = time.process_time() - self._cpu, time.perf_counter() - self._wall
-
-
-def median(values: Iterable[float]) -> float:
-    """The middle one."""
-    ordered = sorted(values)
-    return ordered[len(ordered) // 2]
-
-
-def cpu_ms(work: Callable[[], object], times: int) -> float:
-    """CPU milliseconds of one call, over `times` calls."""
-    with Spent() as spent:
-        for _ in range(times):
-            work()
-    return spent.cpu_s * 1e3 / times

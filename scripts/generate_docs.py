@@ -149,7 +149,7 @@ def command_reference() -> str:
 
 
 def global_options() -> str:
-    rows = ([code(word(param)), param.help] for param in _shown(command()))
+    rows = ([code(word(param)), param.help] for param in _shown(command()) if param.name != "version")
     return table(("Option", "Means"), rows)
 
 

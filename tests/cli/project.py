@@ -92,7 +92,7 @@ class Project:
             "/bin/sh",
             ["-c", line],
             cwd=str(self.folder),
-            env=self.environment({"PROMPT_TOOLKIT_NO_CPR": "1", **(env or {})}),  # type: ignore[arg-type]
+            env=self.environment({"PROMPT_TOOLKIT_NO_CPR": "1", **(env or {})}),
             encoding="utf-8",
             timeout=TIMEOUT_S,
             dimensions=(40, 120),

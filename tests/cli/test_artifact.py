@@ -166,7 +166,18 @@ def test_an_event_is_found_by_its_id_or_a_unique_beginning(here: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "ref", ["nonsense", "", "000000000000:0", "demo/none.md", "b2:" + "0" * 32, "../../etc/passwd", "/"]
+    "ref",
+    [
+        "nonsense",
+        "",
+        "000000000000:0",
+        "demo/none.md",
+        "b2:" + "0" * 32,
+        "../../etc/passwd",
+        "/",
+        "0" * 12 + ":" + "9" * 5000,
+        "a" * 10_000,
+    ],
 )
 def test_what_is_not_there_is_said(ref: str, here: Run) -> None:
     """A reference to nothing: one or two lines, never a traceback."""

@@ -268,9 +268,10 @@ def test_a_message_that_is_too_long_is_refused(project: Project) -> None:
 
 def test_bytes_that_are_no_text_are_replaced(project: Project) -> None:
     """Input that is not UTF-8 is a message with replacement characters, not a crash."""
-    with project.process("chat", "with", "agent_alpha", "--json") as process:
-        assert process.stdin is not None
-        process.stdin.buffer.write(b"caf\xe9 \xff\xfe\n")
+    said = project.folder / "said"
+    said.write_bytes(b"caf\xe9 \xff\xfe\n")
+
+    with said.open() as stdin, project.process("chat", "with", "agent_alpha", "--json", stdin=stdin) as process:
         out, err = process.communicate(timeout=60)
 
     assert process.returncode == 0, err

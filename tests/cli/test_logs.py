@@ -6,7 +6,6 @@ import json
 import logging
 import multiprocessing
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def log() -> Iterator[logging.Logger]:
+def log() -> logging.Logger:
     """A logger of the package."""
-    yield logging.getLogger("p2engine.somewhere")
+    return logging.getLogger("p2engine.somewhere")
 
 
 def test_a_line_is_an_object(project: Project, log: logging.Logger) -> None:
@@ -104,18 +103,26 @@ def test_an_error_has_its_traceback(project: Project, log: logging.Logger) -> No
     """An exception is logged whole, in its one line."""
     with logged(load(project)):
         try:
-            raise ValueError(f"with {SECRET}")
-        except ValueError:
+            json.loads(SECRET)
+        except ValueError as error:
+            error.add_note(f"with {SECRET}")
             log.exception("broke")
 
     (row,) = rows(project.folder / "logs/main.log")
     assert "Traceback" in row["error"]
-    assert "ValueError: with [redacted]" in row["error"]
+    assert "JSONDecodeError" in row["error"]
+    assert "with [redacted]" in row["error"]
 
 
 @pytest.mark.parametrize(
     "text",
-    ["key=my-own-key", f"a {SECRET} b", "Authorization: Bearer abc.def-ghi_jkl", "twice my-own-key my-own-key", "GSK_abcdefgh12"],
+    [
+        "key=my-own-key",
+        f"a {SECRET} b",
+        "Authorization: Bearer abc.def-ghi_jkl",
+        "my-own-key my-own-key",
+        "GSK_abcdefgh1",
+    ],
 )
 def test_secrets_are_taken_out(text: str) -> None:
     """Keys that are known, and whatever looks like one, are replaced; the rest stays."""
@@ -190,7 +197,7 @@ def test_failure_35_a_log_that_cannot_be_written_stops_nobody(project: Project, 
 
 
 def test_what_is_said_is_not_logged(project: Project, here: Run) -> None:
-    """At INFO no message, argument or reply is in the log; the command and its end are."""
+    """At INFO no message, argument or reply is in the log; which command ran and what went wrong is."""
     here("chat", "with", "agent_alpha", "--name", "demo", "-m", PARIS)
     here("chat", "resume", "nowhere")
 

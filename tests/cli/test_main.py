@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -241,6 +242,36 @@ def test_quiet_says_only_the_result(here: Run) -> None:
 
     assert "22" in done.out
     assert done.err == ""
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_a_locale_changes_nothing(locale: str, project: Project) -> None:
+    """Names and messages are UTF-8 under any locale; what the terminal cannot show is written out."""
+    env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    done = project.run("chat", "with", "agent_alpha", "--name", "🦊", "-m", "ü", "--quiet", env=env)
+
+    assert done.status == 0, done.err
+    assert project.run("conversation", "list", "--json").document[0]["name"] == "🦊"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_fault(closed: str, project: Project) -> None:
+    """Without standard input, output or error the work is done all the same."""
+    line = f"{shlex.join(PROGRAM)} chat with agent_alpha --name demo -m hi {closed}"
+
+    done = subprocess.run(
+        ["/bin/sh", "-c", line],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert project.run("conversation", "list", "--json").document[0]["turns"] == 1
 
 
 def test_python_m_is_the_program() -> None:

@@ -210,6 +210,9 @@ class Stage:
     async def rewind(self, at: int) -> Any:
         return await (await self.engine.conversation("demo")).rewind(at)
 
+    async def fork(self, at: int, name: str) -> Any:
+        return await (await self.engine.conversation("demo")).fork(at, name)
+
     async def checkout(self, branch: str) -> Any:
         return await (await self.engine.conversation("demo")).checkout(branch)
 
@@ -246,8 +249,9 @@ class Stage:
 
     async def rests(self, name: str = "demo") -> None:
         """Come back when nothing is owed any more."""
+        nothing = asyncio.get_running_loop().create_future()
         while await self.owed(name):
-            await asyncio.sleep(0.01)
+            await asyncio.wait((nothing,), timeout=0.01)  # another process may be the one that settles it
 
     async def sees(self, text: str) -> None:
         """Come back when that message is in the log."""

@@ -180,6 +180,31 @@ async def test_rewound_from_another_process(start: Start, tmp_path: Path) -> Non
     assert texts(await two.does("stack", "main"), "user_message") == ["hello", "ask ann to sing"]
 
 
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("command", [("rewind", 4), ("checkout", "side")])
+async def test_seam_7_who_leaves_a_branch_dies_half_way(
+    start: Start, tmp_path: Path, command: tuple[str, object], nth: int
+) -> None:
+    """Killed before the first write, all is as it was; killed after, the other branch is current and this one ends."""
+    one, two = await start(tmp_path, gates=["think ann"]), await start(tmp_path)
+    await one.does("say", "hello")
+    await two.does("fork", -1, "side")
+    reply = one.tell("say", "ask ann to sing")
+    await one.reaches("think ann")
+    await two.does("die_at_write", nth)
+    two.tell(*command)
+    assert await two.ends() == -signal.SIGKILL
+    if nth == 2:
+        async with asyncio.timeout(30):
+            assert (await reply)["finished"] == "cancelled"
+        await one.does("sweep")
+    await one.does("open", "think ann")
+    async with asyncio.timeout(30):
+        assert (await reply)["text"] == ("sing" if nth == 1 else "")
+    await one.does("rests")
+    assert ((await one.does("say", "and now?"))["branch"] == "main") is (nth == 1)
+
+
 async def test_seam_8_a_rewind_lists_what_stays_done(start: Start, tmp_path: Path) -> None:
     """What changed the world after the cut is named, a delegate's and another process's running call included."""
     one, two = await start(tmp_path), await start(tmp_path)

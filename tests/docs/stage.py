@@ -108,11 +108,11 @@ class Stage:
         done = subprocess.run(
             [*PROGRAMS[program], *arguments],
             cwd=self.folder,
-            env={**os.environ, **settings, "PYTHONUNBUFFERED": "1", "COLUMNS": "120"},
+            env={**os.environ, **settings, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"},
             input="".join(f"{line}\n" for line in typed.typed),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             timeout=TIMEOUT_S,
             check=False,
         )

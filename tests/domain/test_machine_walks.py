@@ -21,11 +21,11 @@ from p2engine.domain.decisions import (
     ToolOutcome,
     UseTool,
 )
-from p2engine.domain.effects import AnyEffect, Ask, CallAgent, CallTool, Cancel, Return, Think
+from p2engine.domain.effects import AnyEffect, CallAgent, CallTool, Cancel, Return, Think
 from p2engine.domain.ids import AgentId
 from p2engine.domain.machine import Outcome
 from p2engine.domain.messages import Usage
-from p2engine.domain.setup import Budget, Setup, Spent
+from p2engine.domain.setup import Budget, Setup
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import AgentCall, AssistantMessage, Finished, Override, UserMessage
 from tests.domain.walking import ROOT, Tape, Walk, answered_once, facts, safe_lengths, setup_of
@@ -185,16 +185,13 @@ def test_every_call_is_answered_once_or_closed(tape: Tape) -> None:
 def test_a_fold_of_every_prefix_is_the_stack_that_was(tape: Tape) -> None:
     """Folding the first commits of a stack gives the facts that the machine had after writing them."""
     walk = stroll(tape)
-    for ref, live in walk.lives.items():
+    for ref, lives in walk.lives.items():
         own = walk.commits[ref]
         base = walk.lineage[ref]
-        lived = iter(live)
-        for count in range(len(own) + 1):
+        inherited = [placed for placed in walk.placed(ref) if placed.ref != ref]
+        for count, lived in enumerate(lives, 1):
             stack = Stack(ref, walk.stacks[ref].agent, base=base[1] if base else 0)
-            inherited = [placed for placed in walk.placed(ref) if placed.ref != ref]
-            stack.place_all([*inherited, *own[:count]])
-            if count:
-                assert facts(stack) in (next(lived), *live)
+            assert facts(stack.place_all([*inherited, *own[:count]])) == lived
 
 
 @given(TAPE)
@@ -273,7 +270,11 @@ def test_seam_4_a_turn_answers_every_message(tape: Tape) -> None:
     walk = stroll(tape)
     for _, step, _ in walk.steps:
         last = step.states[-1] if step.states else None
-        if isinstance(last, Finished) and last.reason == "answered" and isinstance(step.states[-2:][0], AssistantMessage):
+        if (
+            isinstance(last, Finished)
+            and last.reason == "answered"
+            and isinstance(step.states[-2:][0], AssistantMessage)
+        ):
             assert not step.stack.late
     for ref in walk.stacks:
         heard = [s.text for s in walk.states(ref) if isinstance(s, UserMessage)]
@@ -281,5 +282,3 @@ def test_seam_4_a_turn_answers_every_message(tape: Tape) -> None:
         shown = [f.message.text for f in walk.stacks[ref].fragments if f.message.role == "user"]
         waiting = [message.text for message in walk.stacks[ref].late]
         assert len(shown) + len(waiting) - len(heard) in range(notes + 1)
-
-

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from p2engine.domain import machine
-from p2engine.domain.effects import AnyEffect, Ask, CallAgent, CallTool, Cancel, Return, Think
+from p2engine.domain.decisions import Decision, Move
+from p2engine.domain.effects import AnyEffect, CallAgent, CallTool, Cancel, Return, Think
 from p2engine.domain.ids import AgentId, EffectId, StackRef, child_ref, effect_id, wait_key
 from p2engine.domain.machine import Outcome, Step
 from p2engine.domain.records import Commit, Placed
-from p2engine.domain.setup import Budget, Setup, ToolGrant
+from p2engine.domain.setup import Setup, ToolGrant
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import (
     AgentCall,
@@ -151,12 +152,38 @@ class Walk:
         step = machine.end(self.stacks[effect.child], "cancelled", "the caller was cancelled", self.at)
         return self._write(effect.child, step, effect.id)
 
+    # Short words for what tests do most
+
+    def think(self, ref: StackRef, *moves: Move) -> Step:
+        """The model call of that stack comes back with these moves."""
+        think = next(effect for effect in self.owed.values() if isinstance(effect, Think) and effect.ref == ref)
+        return self.settle(think, Decision(moves))
+
+    def decide(self, *moves: Move) -> Step:
+        """The root's model call comes back with these moves."""
+        return self.think(ROOT, *moves)
+
+    def open(self) -> CallAgent:
+        """The first delegation that is not open yet is opened."""
+        call = next(effect for effect in self.due() if isinstance(effect, CallAgent))
+        self.open_child(call)
+        return call
+
+    def deliver_all(self) -> None:
+        """Every answer and every cancellation arrives, and those that follow from them."""
+        while errands := [effect for effect in self.due() if isinstance(effect, Return | Cancel)]:
+            for errand in errands:
+                if isinstance(errand, Return):
+                    self.deliver(errand)
+                else:
+                    self.end_child(errand)
+
     # What is asked of it
 
     def due(self) -> list[AnyEffect]:
         """What somebody could do now: a delegation whose child is open waits for that child."""
         opened = [e for e in self.owed.values() if not (isinstance(e, CallAgent) and child_ref(e.id) in self.stacks)]
-        return sorted(opened, key=lambda effect: effect.id)
+        return sorted(opened, key=lambda effect: (effect.ref != ROOT, effect.ref, effect.key))
 
     def placed(self, ref: StackRef) -> list[Placed]:
         """The commits of a stack, lineage included, as a store would give them."""
@@ -207,8 +234,8 @@ class Walk:
         assert bool(step.states) == (step.stack.head > before.head)
         if step.states:
             self.commits[ref].append(Placed(ref, before.head, commit))
+            self.lives[ref].append(facts(step.stack))
         self.stacks[ref] = step.stack
-        self.lives[ref].append(facts(step.stack))
         self.steps.append((before, step, commit))
         for effect in step.effects:
             assert effect.id not in self.effects, f"{effect.id} was owed before"
@@ -292,9 +319,15 @@ def safe_lengths(states: Sequence[AnyState]) -> list[int]:
     return safe
 
 
+def texts(stack: Stack) -> list[str]:
+    """What the model would be shown, as bare texts."""
+    return [one.message.text for one in stack.fragments]
+
+
+def shown(walk: Walk, ref: StackRef = ROOT) -> list[tuple[str, str]]:
+    """What the model would be shown: roles and texts."""
+    return [(one.message.role, one.message.text) for one in walk.stacks[ref].fragments]
+
+
 def caller_of(effect: EffectId, call_id: str = "c", **more: Any) -> Caller:
     return Caller(effect=effect, call_id=call_id, root=(ROOT, 0), **more)
-
-
-def budget_sum(budgets: Sequence[Budget], field: str) -> float:
-    return sum(getattr(budget, field) or 0 for budget in budgets)

@@ -303,6 +303,60 @@ def test_a_message_that_the_budget_refuses_at_once_is_answered() -> None:
     run_virtually(main())
 
 
+# Two processes
+
+
+@asynccontextmanager
+async def two_engines(agents: dict[str, Decide], path: Path) -> AsyncIterator[tuple[Conversation, Conversation]]:
+    """One conversation as two terminals on one file hold it."""
+    async with engine_of(agents, path=path) as one, engine_of(agents, path=path) as other:
+        yield await one.conversation("c", agent="boss"), await other.conversation("c")
+
+
+async def asking(view: AgentView) -> Sequence[Move] | str:
+    last = view.fragments[-1].message
+    return [AskUser("which?")] if last.text == "ask" else f"so: {last.text}"
+
+
+async def test_a_question_that_another_process_heard_is_answered_by_what_is_said_here(tmp_path: Path) -> None:
+    """What this process has in memory is old: the message is an answer all the same."""
+    async with two_engines({"boss": asking}, tmp_path / "p.db") as (one, other), asyncio.timeout(30):
+        await other.say("hello")
+        assert (await one.say("ask")).asks
+        assert (await other.say("blue")).text == "so: blue"
+
+
+async def test_of_two_answers_to_one_question_the_second_is_a_message(tmp_path: Path) -> None:
+    """Nobody's words are refused because another was faster."""
+    async with two_engines({"boss": asking}, tmp_path / "p.db") as (one, other), asyncio.timeout(30):
+        assert (await one.say("ask")).asks
+        await other.stack()
+        replies = await asyncio.gather(one.say("blue"), other.say("red"))
+        assert replies[-1].text.startswith("so: ")
+        said = [f.message.text for f in (await one.stack()).fragments if f.message.role in ("user", "tool")]
+        assert sorted(said) == ["ask", "blue", "red"]
+
+
+async def test_a_stack_forgotten_while_somebody_waits_for_it_is_still_heard_of(tmp_path: Path) -> None:
+    """The memory for stacks is bounded; the wait for an answer that another process gives is not lost with it."""
+    goes_on = asyncio.Event()
+
+    async def boss(view: AgentView) -> str:
+        await goes_on.wait()
+        return "done"
+
+    async with two_engines({"boss": boss}, tmp_path / "p.db") as (one, other), asyncio.timeout(30):
+        first = asyncio.ensure_future(one.say("one"))
+        while not one._world.busy:
+            await asyncio.sleep(0)
+        second = asyncio.ensure_future(other.say("two"))
+        while not other._world.bus._waiters:
+            await asyncio.sleep(0)
+        other._world.stacks._stacks.clear()
+        goes_on.set()
+        assert [reply.text for reply in await asyncio.gather(first, second)] == ["done", "done"]
+
+
 # Values
 
 
@@ -438,4 +492,3 @@ def test_a_message_with_half_a_character_is_refused() -> None:
             assert (await conversation.say("one")).text == "answer 1"
 
     run_virtually(main())
-

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from p2engine.cli.conversation_view import body_of, event_row, usage_words
+from p2engine.cli.conversation_view import event_row, usage_words
 from p2engine.cli.provenance import Blob, find
 from p2engine.domain.ids import BlobRef, blob_ref
 from p2engine.domain.messages import ModelRequest, Usage, prompt_hash, wire_tools
@@ -47,7 +47,7 @@ async def content(engine: Engine, ref: str) -> Content:
         return _content(found.id, body, event_row(found) | facts)
     seen = await whole(engine, found)
     text = _pretty(seen.document)
-    said = _pretty(seen.document.get("request", seen.document["body"]))
+    said = _pretty(seen.document.get("request", found.body))
     return Content(found.id, text.encode(), seen.document, text, said)
 
 
@@ -70,9 +70,9 @@ def _as_text(body: bytes) -> str | None:
 
 async def whole(engine: Engine, event: Event) -> Whole:
     """An event with its body; of a model call the request that was sent, rebuilt and compared with its hash."""
-    document = event_row(event) | {"body": body_of(event)}
+    document = event_row(event) | {"body": event.body}
     if event.kind != MODEL:
-        return Whole(document, f"{_head(document)}\n{_pretty(document['body'])}")
+        return Whole(document, f"{_head(document)}\n{_pretty(event.body)}")
     request = await engine.request_of(event)
     usage = msgspec.convert(event.body, Usage)
     found = prompt_hash(request)

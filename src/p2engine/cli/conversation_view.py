@@ -13,7 +13,7 @@ import msgspec
 from p2engine.cli.output import iso, one_line
 from p2engine.domain.ids import StackRef, ref_of, wait_key
 from p2engine.domain.messages import Usage
-from p2engine.domain.records import Branch, Event, Placed
+from p2engine.domain.records import Branch, Event, Placed, body_of
 from p2engine.domain.setup import Spent
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import (
@@ -32,7 +32,7 @@ from p2engine.domain.states import (
     name_of,
 )
 
-_PLACE = re.compile(r"([0-9a-f]{12}):(\d+)(?:\.(?:\d+|model))?")
+_PLACE = re.compile(r"([0-9a-f]{12}):([0-9]{1,15})(?:\.(?:[0-9]{1,9}|model))?")
 STATE = "state."
 
 
@@ -192,19 +192,6 @@ def state_of(event: Event) -> AnyState | None:
     return found
 
 
-def fields_of(value: msgspec.Struct) -> dict[str, Any]:
-    """Every field of a state or a cost, those at their defaults too, which the log leaves out."""
-    return {name: msgspec.to_builtins(getattr(value, name)) for name in value.__struct_fields__}
-
-
-def body_of(event: Event) -> Mapping[str, Any]:
-    """The body of an event with nothing left out."""
-    if event.kind == "model.reply":
-        return fields_of(msgspec.convert(event.body, Usage))
-    state = state_of(event)
-    return event.body if state is None else fields_of(state)
-
-
 def summary_of(event: Event, width: int = 200) -> str:
     """One event in one short line that may be printed."""
     state = state_of(event)
@@ -271,7 +258,7 @@ def event_line(event: Event) -> dict[str, Any]:
         "index": event.index,
         "cause": event.cause,
         "group": event.group,
-        "body": body_of(event),
+        "body": event.body,
     }
 
 
@@ -284,7 +271,7 @@ def entry_row(entry: Entry, agent: str, branches: Mapping[StackRef, Branch]) -> 
         "agent": agent,
         "branch": writer.name if writer else entry.ref,
         "state": name_of(entry.state),
-        "body": fields_of(entry.state),
+        "body": body_of(entry.state),
         "cause": entry.cause,
         "tokens": tokens_of(entry.usage),
     }

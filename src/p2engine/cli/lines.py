@@ -31,8 +31,14 @@ class Lines:
         self._rest = ""
         self._is_over = False
 
-    async def next(self) -> str | None:
-        """The next line, without its end; None when there are no more. Raises UsageError for one that never ends."""
+    async def next(self, label: str = "") -> str | None:
+        """The next line, without its end; None when there are no more. Raises UsageError for one that never ends.
+
+        label: what a person is shown who types it, on standard error.
+        """
+        if self.is_terminal and label:
+            sys.stderr.write(label)
+            sys.stderr.flush()
         while "\n" not in self._rest and not self._is_over:
             if len(self._rest) > MESSAGE_BYTES_MAX:
                 raise UsageError(f"a line on standard input has more than {MESSAGE_BYTES_MAX} bytes")

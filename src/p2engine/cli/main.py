@@ -3,11 +3,14 @@
 Knows every command module and no command's work. Runs before `--help`, so it imports nothing heavy.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from functools import cache
+from io import TextIOWrapper
+from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -100,12 +103,20 @@ def execute(arguments: Sequence[str]) -> int:
 
 def run() -> None:
     """The program `p2engine`."""
-    arguments = sys.argv[1:]
+    # What was typed is UTF-8, whatever the locale says; bytes that are not are shown as such.
+    arguments = [os.fsencode(word).decode("utf-8", "replace") for word in sys.argv[1:]]
     sys.excepthook = _Unforeseen(_options_in(arguments))
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = _usable(sys.stdout), _usable(sys.stderr)
     sys.exit(execute(arguments))
+
+
+def _usable(stream: TextIO | None) -> TextIO:
+    """A stream that takes any text: one that was closed takes it to nowhere."""
+    if stream is None:
+        return Path(os.devnull).open("w", encoding="utf-8")
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
 
 
 class _Unforeseen:
@@ -133,8 +144,6 @@ def _show_traceback(error: BaseException) -> None:
 
 def _check_output() -> None:
     """Where standard output cannot be written (its reader has left, the disk is full), let nobody try again."""
-    import os
-
     try:
         sys.stdout.flush()
     except OSError:

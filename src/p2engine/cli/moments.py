@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from p2engine.errors import UsageError
 
-_AGO = re.compile(r"(\d{1,6})([smhd])")
+_AGO = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

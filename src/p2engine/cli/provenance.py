@@ -53,10 +53,10 @@ LISTED_MAX = 10  # matches named when there are too many
 WALK_MAX = 100_000  # causes in one walk: more than any turn can have
 
 _BLOB = re.compile(r"b2:[0-9a-f]{32}")
-_EFFECT = re.compile(r"[0-9a-f]{12}:\d+\.\d+")
+_EFFECT = re.compile(r"[0-9a-f]{12}:[0-9]{1,15}\.[0-9]{1,9}")
 _FACT = re.compile(r"[0-9a-f]{12,}")
 _HEX = re.compile(r"[0-9a-f]+")
-_ENTRY_BY_PREFIX = re.compile(r"([0-9a-f]{1,11}):(\d+(?:\.(?:\d+|model))?)")
+_ENTRY_BY_PREFIX = re.compile(r"([0-9a-f]{1,11}):([0-9]{1,15}(?:\.(?:[0-9]{1,9}|model))?)")
 
 _HEARD = (UserMessage, ToolResult, AgentResult, UserResponse)
 

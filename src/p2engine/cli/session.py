@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 TERMINATED = 143
+PATIENCE_S = 0.5  # after which closing says that it takes its time
+LEAVING = "letting a tool that has begun end; Ctrl-C again leaves at once"
 
 Body = Callable[["Engine", Output], Awaitable[int | None]]
 """What a command does with an engine; returns the exit status, None for 0. It may raise P2EngineError and OSError."""
@@ -74,6 +76,8 @@ class Session:
             yield
         finally:
             self.running.remove(task)
+            if self.running and self.ended_by == INTERRUPTED:  # what it was for is over, and more goes on around it
+                self.ended_by = 0
 
     def end(self, status: int) -> None:
         """A signal came: Ctrl-C ends what runs innermost, SIGTERM everything."""
@@ -155,7 +159,7 @@ async def open_engine(wish: Wish) -> AsyncIterator["Engine"]:
     from p2engine.wiring import Engine
 
     settings = load_settings(wish.options)
-    with logged(settings, debug=wish.options.debug):
+    with logged(settings, debug=wish.options.debug), ExitStack() as closed:
         async with Engine.open(
             settings=settings, work=wish.work, project_code=not wish.options.no_project_code
         ) as engine:
@@ -166,6 +170,8 @@ async def open_engine(wish: Wish) -> AsyncIterator["Engine"]:
                 yield engine
             except asyncio.CancelledError:
                 let_go(engine)
+                leaving = asyncio.get_running_loop().call_later(PATIENCE_S, wish.output.note, LEAVING)
+                closed.callback(leaving.cancel)
                 raise
 
 
@@ -238,8 +244,9 @@ def leave_now(status: int) -> None:
     """End the process without waiting for anything. Every commit is on disk already."""
     import os
 
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 

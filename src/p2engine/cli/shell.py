@@ -84,7 +84,7 @@ class Shell:
 
     async def _ask(self) -> str | None:
         if not self._is_interactive:
-            return await self._lines.next()
+            return await self._lines.next(PROMPT)
         if self._prompt is None:
             from p2engine.cli.prompts import Prompt
 
@@ -123,6 +123,7 @@ class Shell:
                 await asyncio.wait({task})
         finally:
             task.cancel()  # nothing, where it is done
+            await asyncio.wait({task})
             self._output.out.flush()
         if task.cancelled():
             return INTERRUPTED

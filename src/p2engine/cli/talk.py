@@ -191,7 +191,7 @@ class Chat:
 
     async def _ask(self, label: str) -> str | None:
         if not self._is_interactive:
-            return await self._lines.next()
+            return await self._lines.next(label)
         if self._prompt is None:
             from p2engine.cli.prompts import Prompt
 

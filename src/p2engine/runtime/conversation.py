@@ -14,8 +14,16 @@ from p2engine.domain.records import Batch, Branch, Commit, Fact, Placed, Verdict
 from p2engine.domain.records import Conversation as Record
 from p2engine.domain.setup import Setup
 from p2engine.domain.stack import Stack
-from p2engine.domain.states import AnyState, AssistantMessage, Finished, Override, Reason, UserMessage
-from p2engine.errors import UsageError
+from p2engine.domain.states import (
+    AnyState,
+    AssistantMessage,
+    Finished,
+    Override,
+    Reason,
+    UserMessage,
+    UserResponse,
+)
+from p2engine.errors import AlreadySettled, UsageError
 from p2engine.limits import FOLLOW_PERIOD_S, MESSAGE_BYTES_MAX
 from p2engine.runtime import branches
 from p2engine.runtime.branches import Forked
@@ -70,25 +78,29 @@ class Conversation:
         _check(sender)
         ref = (await self.branch(branch)).ref
         started = self._world.clock.now()
-        stack = await self._world.stacks.get(ref)
         waiter = Waiter(ref)
-        if any(pending.what == "human" for pending in stack.open.values()):
-            return await self._follow(waiter, self._answer(waiter, text), started, on_text)
-        return await self._follow(waiter, self._tell(waiter, stack, text, sender), started, on_text)
+        return await self._follow(waiter, self._tell(waiter, text, sender), started, on_text)
 
-    async def _tell(self, waiter: Waiter, stack: Stack, text: str, sender: str) -> None:
+    async def _tell(self, waiter: Waiter, text: str, sender: str) -> None:
+        """Commit what is said: the answer where the agent has asked, else a message. Then wait for what comes of it."""
         step = None
         while step is None:
-            step = await self._hear(waiter.ref, stack, text, sender)
             stack = await self._world.stacks.get(waiter.ref)
-        own = sum(isinstance(state, UserMessage | Override) for state in step.states)
-        await self._await(waiter, step, own, sender)
+            step = await self._answer(stack, text) if _asked(stack) else await self._hear(stack, text, sender)
+        own = next(n for n, state in enumerate(step.states, 1) if isinstance(state, UserMessage | UserResponse))
+        before = step.stack.head - len(step.states)
+        self._world.bus.wait(waiter, since=before + own - 1, head=before + own)
+        # The step itself holds the answer where the budget is spent.
+        waiter.offer(Placed(waiter.ref, before, Commit(step.stack.at, sender, step.states, step.outcomes)))
+        await hand_out(self._world, step.effects)
 
-    async def _hear(self, ref: StackRef, stack: Stack, text: str, sender: str) -> Step | None:
-        """Commit the message, with the agent's setup where that is new; None where the overrides changed meanwhile."""
+    async def _hear(self, stack: Stack, text: str, sender: str) -> Step | None:
+        """The message, with the agent's setup where that is new; None where the stack turned out to be another."""
         setup = await self._world.roster.setup(stack.agent, stack.overrides, stand_in=True)
 
         def decide(current: Stack, at: float) -> Step:
+            if _asked(current):
+                raise _Stale
             said: list[AnyState] = [UserMessage(text=text, sender=sender)]
             if not current.open and setup != current.setup:  # a running turn keeps the setup it began with
                 if current.overrides != stack.overrides:
@@ -97,7 +109,7 @@ class Conversation:
             return hear(current, said, at)
 
         try:
-            return await commit(self._world, ref, decide, cause=sender)
+            return await commit(self._world, stack.ref, decide, cause=sender)
         except _Stale:
             return None
 
@@ -110,7 +122,7 @@ class Conversation:
             return None
         if stack.is_resting and isinstance(stack.ground, AssistantMessage):  # a fork, cut right after an answer
             return None
-        if any(pending.what == "human" for pending in stack.open.values()):
+        if _asked(stack):
             return None
         waiter = Waiter(ref)
         return await self._follow(waiter, self._wake(waiter), started, on_text)
@@ -125,28 +137,22 @@ class Conversation:
         """End the running turn and its delegates. False where nothing ran."""
         return await branches.cancel(self._world, (await self.branch(branch)).ref, why)
 
-    async def _answer(self, waiter: Waiter, text: str) -> None:
-        """The agent asked: what is said now is the answer."""
-        ref = waiter.ref
-        stack = await self._world.stacks.get(ref)
+    async def _answer(self, stack: Stack, text: str) -> Step | None:
+        """What is said answers the agent's question; None where somebody else answered it first."""
         key, pending = next((k, p) for k, p in stack.open.items() if p.what == "human")
-        ask = Ask(id=effect_id(ref, *key), call_id=pending.call_id, question="")
-        step = await commit(
-            self._world,
-            ref,
-            lambda s, at: settle(s, ask, Answer(text), at),
-            cause=ask.id,
-            settles=(ask.id,),
-            awaited=key,
-        )
-        await self._await(waiter, step, 1, ask.id)
-
-    async def _await(self, waiter: Waiter, step: Step, own: int, cause: str) -> None:
-        """Wait for the answer to what was said in the first `own` states of `step`, which may hold it: a spent budget."""
-        before = step.stack.head - len(step.states)
-        self._world.bus.wait(waiter, since=before + own - 1, head=before + own)
-        waiter.offer(Placed(waiter.ref, before, Commit(step.stack.at, cause, step.states, step.outcomes)))
-        await hand_out(self._world, step.effects)
+        ask = Ask(id=effect_id(stack.ref, *key), call_id=pending.call_id, question="")
+        try:
+            return await commit(
+                self._world,
+                stack.ref,
+                lambda s, at: settle(s, ask, Answer(text), at),
+                cause=ask.id,
+                settles=(ask.id,),
+                awaited=key,
+            )
+        except AlreadySettled:
+            await self._world.stacks.refresh(stack.ref)
+            return None
 
     async def _follow(
         self, waiter: Waiter, begin: Coroutine[Any, Any, None], started: float, on_text: OnText | None
@@ -300,6 +306,11 @@ class Conversation:
             has = f"turns 1…{number}" if number else "no turns"
             raise UsageError(f"no answer to rate in turn {wanted} of {self.name!r}: it has {has}")
         return answers[wanted]
+
+
+def _asked(stack: Stack) -> bool:
+    """Whether the agent waits for a person's answer."""
+    return any(pending.what == "human" for pending in stack.open.values())
 
 
 def _check(text: str) -> None:

@@ -50,6 +50,7 @@ class Stacks:
             commits = await self._store.load(ref, since=stack.head)
             stack.place_all(commits)
             self.put(stack)
+            self._seen(ref, commits)  # it may have been forgotten while somebody waits for it to move
         else:
             self._stacks.move_to_end(ref)
         return stack

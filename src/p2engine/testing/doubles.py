@@ -1,4 +1,4 @@
-"""Doubles at the edge of the world, named as such: agents and tools from plain functions, a clock and ids from a seed."""
+"""Doubles at the edge of the world: agents and tools from plain functions, a clock by hand, ids from a counter."""
 
 import itertools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
