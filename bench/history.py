@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.physical import RawCommits
 from bench.rows import Row, median
+from bench.steps import ROW_BYTES
 from bench.work import QUESTION, STEPS, engine
 
 TURN_COMMITS = 2  # the message, and the answer
@@ -51,7 +52,7 @@ async def long_conversation(turns: int) -> tuple[list[float], int, float]:
     spent = []
     with tempfile.TemporaryDirectory(prefix="p2engine-bench-") as name:
         folder = Path(name)
-        raw = RawCommits(folder / "raw.db", sync="NORMAL", bytes_n=200)
+        raw = RawCommits(folder / "raw.db", sync="NORMAL", bytes_n=ROW_BYTES)
         async with engine(folder, tools=0) as made:
             conversation = await made.conversation("long", agent="alpha")
             raw_ms = raw.run(2000)[0]
@@ -95,7 +96,7 @@ async def work5(*, quick: bool) -> list[Row]:
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(prefix="p2engine-bench-") as name:
             folder = Path(name)
-            raw = RawCommits(folder / "raw.db", sync="NORMAL", bytes_n=200)
+            raw = RawCommits(folder / "raw.db", sync="NORMAL", bytes_n=ROW_BYTES)
             limits.append(raw.run(2000)[0])
             raw.close()
             async with engine(folder) as made:

@@ -11,10 +11,11 @@ from typing import NamedTuple
 from bench.physical import RawCommits, raw_http, task_switch
 from bench.rows import Row
 from bench.server import serving
-from bench.work import STEPS, Spent, Sync, converse_all, engine
+from bench.work import MEMORY, STEPS, Spent, Sync, converse_all, engine
 from p2engine.runtime.engine import Engine
 
 AT_ONCE = 100
+ROW_BYTES = 200  # roughly what one of our commits writes into the log
 CALLS = STEPS // 2 + 1  # model calls in a conversation
 
 
@@ -38,14 +39,11 @@ async def rig(sync: Sync, *, memory: bool = False, base_url: str | None = None) 
     async with AsyncExitStack() as closing:
         folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="p2engine-bench-")))
         made = await closing.enter_async_context(engine(folder, sync=sync, memory=memory, base_url=base_url))
-        names = count()
-        warm = Rig(made, RawCommits(":memory:", sync=sync, bytes_n=1), names)
-        await warm.converse(20)
-        bytes_n = 200 if memory else row_bytes(folder / "store.db")
-        warm.raw.close()
-        raw = RawCommits(":memory:" if memory else folder / "raw.db", sync=sync, bytes_n=bytes_n)
+        await converse_all(made, (f"warm-{number}" for number in range(20)))
+        raw_file = MEMORY if memory else folder / "raw.db"
+        raw = RawCommits(raw_file, sync=sync, bytes_n=ROW_BYTES if memory else row_bytes(folder / "store.db"))
         closing.callback(raw.close)
-        yield Rig(made, raw, names)
+        yield Rig(made, raw, count())
 
 
 def row_bytes(store: Path) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from p2engine.wiring import Engine
 
 CONVERSATIONS = frozenset({"conversation", "name"})
-BRANCHES = frozenset({"branch", "a", "b"})
+BRANCHES = frozenset({"branch"})
 
 
 async def words(before: str, engine: "Engine") -> Sequence[str]:
@@ -35,7 +35,10 @@ async def words(before: str, engine: "Engine") -> Sequence[str]:
     elif begun.startswith("-"):
         found = [option for param in node.params for option in param.opts if option.startswith("--")]
     else:
-        found = [shlex.quote(name) for name in await _names(_wanted(node, given), given, engine)]
+        try:
+            found = [shlex.quote(name) for name in await _names(_wanted(node, given), given, engine)]
+        except P2EngineError:  # no such conversation, a store that is busy: there is nothing to offer
+            found = []
     return [word for word in dict.fromkeys(found) if word.startswith(begun)]
 
 
@@ -69,9 +72,6 @@ async def _names(wanted: str, given: list[str], engine: "Engine") -> Sequence[st
     if wanted in CONVERSATIONS:
         return [record.name for record in await engine.conversations()]
     if wanted in BRANCHES and given:
-        try:
-            conversation = await engine.conversation(given[0])
-        except P2EngineError:
-            return []
+        conversation = await engine.conversation(given[0])
         return [branch.name for branch in await conversation.branches()]
     return []

@@ -110,6 +110,8 @@ class Shell:
         if not words:
             return 0
         self._last = text
+        if text in ("help", "?"):
+            self._output.note("here too: !! runs the last line again, exit leaves\n")
         for line in self._engine.refresh():
             self._output.note(f"changed on disk: {line}")
         return await self._run(words)

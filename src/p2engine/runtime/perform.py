@@ -25,6 +25,7 @@ from p2engine.runtime.world import Kept, World
 
 log = logging.getLogger("p2engine.runtime")
 
+NOBODY = "a delegate cannot ask a person in this version; answer with what is known, or say what is missing"
 NO_INBOX = "this needs a person's approval, and this version has no inbox; it was not run"
 
 
@@ -63,6 +64,8 @@ async def _perform(effect_id: EffectId, world: World) -> Sequence[AnyEffect]:
         case Ask():
             if effect.kind == "approval":  # without an inbox, approval fails closed
                 return await _settle(effect, Answer(NO_INBOX, approved=False), world)
+            if (await world.stacks.get(effect.ref)).caller is not None:  # whoever speaks, speaks to the root
+                return await _settle(effect, Answer(NOBODY), world)
             return ()
         case Cancel():
             return await _cancel(effect, world)
@@ -119,7 +122,7 @@ async def _settle(effect: AnyEffect, outcome: Outcome, world: World, facts: Sequ
             cause=effect.id,
             settles=(effect.id,),
             awaited=effect.key,
-            facts=(lambda _: tuple(facts)) if facts else None,
+            facts=facts,
         )
     except AlreadySettled:
         await _late(effect, outcome, world)

@@ -9,7 +9,7 @@ from p2engine.domain.effects import AnyEffect
 from p2engine.domain.ids import EffectId, StackRef, WaitKey
 from p2engine.domain.machine import MACHINE, Step
 from p2engine.domain.messages import RENDERER
-from p2engine.domain.records import Batch, Branch, Commit, Conversation, Fact, Perform, Placed, StackWrite
+from p2engine.domain.records import Batch, Branch, Commit, Fact, Perform, Placed, StackWrite
 from p2engine.domain.stack import Stack
 from p2engine.errors import AlreadySettled, HeadMoved
 from p2engine.runtime.world import World
@@ -29,14 +29,13 @@ async def commit(
     settles: tuple[EffectId, ...] = (),
     needs: tuple[EffectId, ...] = (),
     awaited: WaitKey | None = None,
-    facts: Callable[[int], tuple[Fact, ...]] | None = None,
-    opens: Conversation | None = None,
+    facts: Sequence[Fact] = (),
     branch: Branch | None = None,
 ) -> Step:
     """Write what `decide` makes of the stack, once. A conflict costs a fold, never a second effect.
 
-    awaited: the wait this answers; AlreadySettled where the stack no longer waits for it. facts: given the head the
-    step stands on. Raises AlreadySettled, NameTaken, StoreError.
+    awaited: the wait this answers; AlreadySettled where the stack no longer waits for it. facts: what else happened.
+    Raises AlreadySettled, NameTaken, StoreError; HeadMoved only for a branch that this step opens.
     """
     async with world.stacks.lock(ref):
         stack = await world.stacks.get(ref)
@@ -56,9 +55,8 @@ async def commit(
                 drops=step.drops,
                 effects=step.effects,
                 owner=world.owner if world.is_local else None,
-                opens=opens,
                 branches=(branch,) if branch else (),
-                facts=facts(stack.head) if facts else (),
+                facts=tuple(facts),
             )
             try:
                 await world.store.write(batch)
