@@ -2,20 +2,21 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from p2engine.agents.llm import LlmAgent, request_for
-from p2engine.agents.roster import Defaults, FileRoster, Tools
+from p2engine.agents.roster import AgentFactory, Defaults, FileRoster, Tools
 from p2engine.dispatch.inline import InlineDispatcher
 from p2engine.domain.ids import ConversationId, EffectId, StackRef
 from p2engine.domain.messages import ModelRequest
 from p2engine.domain.records import Event
-from p2engine.errors import NewerFormat, StoreError, UsageError
+from p2engine.errors import ConfigError, NewerFormat, SetupError, StoreError, UsageError
 from p2engine.models.catalogue import Models
 from p2engine.plugins import ProjectTools, installed_agents, installed_tools
+from p2engine.ports import BlobStore
 from p2engine.runtime.bus import Bus
 from p2engine.runtime.engine import Engine as Core
 from p2engine.runtime.perform import view_of
@@ -59,17 +60,15 @@ class RandomIds:
 class Engine(Core):
     """An engine on a project's settings. `notes`: what a person should be told once."""
 
-    def __init__(
-        self, world: World, settings: Settings, roster: FileRoster, registry: Registry, models: Models
-    ) -> None:
+    def __init__(self, world: World, settings: Settings, roster: FileRoster, tools: "Toolset", models: Models) -> None:
         events = settings.events_path
         super().__init__(world, InlineDispatcher, [JsonLinesSink(events)] if events else [])
         self.settings = settings
         self.roster = roster
-        self.registry = registry
+        self.registry = tools.registry
         self.models = models
         self.notes: list[str] = []
-        self._project_tools: ProjectTools | None = None
+        self._project_tools = tools.project
         self._said: set[str] = set()  # problems that stand and were told
 
     @classmethod
@@ -139,31 +138,44 @@ def _state_folder(home: Path) -> None:
         raise StoreError(f"cannot use the state folder {home}: {error.strerror}", hint=hint) from error
 
 
-async def _build(settings: Settings, closing: AsyncExitStack, *, project_code: bool) -> Engine:
-    layout = settings.layout
-    _state_folder(settings.home)
-    store = await SqliteStore.open(layout.store, sync="FULL" if settings.sqlite.synchronous == "full" else "NORMAL")
-    closing.push_async_callback(store.aclose)
-    blobs = FileBlobs(layout.blobs)
-    models = Models(
-        keys={provider: key.get_secret_value() for provider, key in settings.provider_keys.items()},
-        bases=settings.api_bases,
-        offline=settings.llm.offline,
-    )
-    closing.push_async_callback(models.aclose)
+class Toolset(NamedTuple):
+    """The tools of a project: what may be called, where the project's own come from, and what is wrong with them."""
+
+    registry: Registry
+    project: ProjectTools | None
+    problems: tuple[SetupError, ...]
+    loaded: tuple[str, ...] = ()
+
+
+def models_of(settings: Settings) -> Models:
+    """The models these settings give; nothing is opened until one is asked."""
+    keys = {provider: key.get_secret_value() for provider, key in settings.provider_keys.items()}
+    return Models(keys=keys, bases=settings.api_bases, offline=settings.llm.offline)
+
+
+def tools_of(settings: Settings, *, project_code: bool) -> Toolset:
+    """The built-in tools, those of installed packages, and the project's own. What is broken is among `problems`."""
     registry = Registry([*artifact_tools(), weather_tool(settings.weather.backend)])
-    plugins = installed_tools()
-    notes = [*settings.notes, *(str(problem) for problem in plugins.problems)]
-    for tool in plugins.tools:
-        registry.add(tool)
-    project_tools = ProjectTools(settings.project, enabled=project_code) if settings.project else None
-    if project_tools is not None:
-        loaded = project_tools.load()
-        notes += [str(problem) for problem in (*loaded.problems, *registry.exchange(loaded.tools))]
-    agents = installed_agents()
-    notes += [str(problem) for problem in agents.problems]
-    llm = LlmAgent(models)
-    roster = FileRoster(
+    installed = installed_tools()
+    problems: list[SetupError] = list(installed.problems)
+    for tool in installed.tools:
+        try:
+            registry.add(tool)
+        except ConfigError as clash:
+            problems.append(clash)
+    if settings.project is None:
+        return Toolset(registry, None, tuple(problems))
+    project = ProjectTools(settings.project, enabled=project_code)
+    loaded = project.load()
+    problems += [*loaded.problems, *registry.exchange(loaded.tools)]
+    return Toolset(registry, project, tuple(problems), loaded.changed)
+
+
+def roster_of(
+    settings: Settings, registry: Registry, factories: Mapping[str, AgentFactory], blobs: BlobStore
+) -> FileRoster:
+    """The agents of a project. Raises ConfigError and NotAvailable for what its files say wrongly."""
+    return FileRoster(
         project=settings.project,
         defaults=Defaults(
             settings.llm.models.default_model,
@@ -173,21 +185,35 @@ async def _build(settings: Settings, closing: AsyncExitStack, *, project_code: b
             settings.budget.conversation_usd,
         ),
         tools=Tools(lambda name: tool.spec if (tool := registry.get(name)) else None, registry.known, WITHHELD),
-        factories={"llm": lambda _: llm, **agents.factories},
+        factories=factories,
         blobs=blobs,
     )
+
+
+async def _build(settings: Settings, closing: AsyncExitStack, *, project_code: bool) -> Engine:
+    layout = settings.layout
+    _state_folder(settings.home)
+    store = await SqliteStore.open(layout.store, sync="FULL" if settings.sqlite.synchronous == "full" else "NORMAL")
+    closing.push_async_callback(store.aclose)
+    blobs = FileBlobs(layout.blobs)
+    models = models_of(settings)
+    closing.push_async_callback(models.aclose)
+    tools = tools_of(settings, project_code=project_code)
+    agents = installed_agents()
+    llm = LlmAgent(models)
+    roster = roster_of(settings, tools.registry, {"llm": lambda _: llm, **agents.factories}, blobs)
     world = World(
         store=store,
         blobs=blobs,
         roster=roster,
-        tools=Runner(registry, now=time.time),
+        tools=Runner(tools.registry, now=time.time),
         clock=SystemClock(),
         ids=RandomIds(),
         owner=store.owner,
         bus=Bus(),
     )
-    engine = Engine(world, settings, roster, registry, models)
-    engine.notes = [*notes, *roster.notes]
-    engine._project_tools = project_tools
+    engine = Engine(world, settings, roster, tools, models)
+    problems = (*tools.problems, *agents.problems)
+    engine.notes = [*settings.notes, *(str(problem) for problem in problems), *roster.notes]
     closing.push_async_callback(engine.aclose)
     return engine

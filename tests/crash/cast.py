@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from p2engine.dispatch.inline import InlineDispatcher
-from p2engine.domain.decisions import Delegate, Move, Say, UseTool
+from p2engine.domain.decisions import Delegate, Move, Say, ToolOutcome, UseTool
 from p2engine.domain.ids import AgentId, ConversationId, StackRef
 from p2engine.domain.setup import Repeat
 from p2engine.limits import BUSY_WAIT_S, SHUTDOWN_GRACE_S
@@ -26,6 +26,8 @@ from p2engine.testing.doubles import Decide, FixedRoster, FunctionTools, ToolBod
 
 TASK = "look, book and pay; ann and bob do their part"
 REPEATS: Mapping[str, Repeat] = {"look": "free", "book": "idempotent", "pay": "never"}
+
+RAN = "tool.ran"  # the event that each tool raises, beside its result; `book` saves what it says as well
 
 Place = Literal[
     "before a write",
@@ -131,13 +133,15 @@ async def one_turn(home: Path, reach: Reach) -> Engine:
     """The engine of the matrix: boss uses one tool of each class beside two delegates, who each use one."""
 
     def tool(name: str) -> ToolBody:
-        async def body(arguments: Mapping[str, Any], ctx: ToolContext) -> str:
+        async def body(arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome:
             await asyncio.sleep(0)
             reach("in a tool, before its effect")
             trace(home, f"{name} {ctx.idempotency_key}")
             reach("in a tool, after its effect")
-            await asyncio.sleep(0)
-            return f"{name} for {arguments['who']}"
+            text = f"{name} for {arguments['who']}"
+            if name == "book":
+                await ctx.artifacts.save(f"{text}.txt", text)
+            return ToolOutcome(content=text, events=((RAN, {"text": text}),))
 
         return body
 

@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from p2engine.domain.records import Branch, Placed
+from p2engine.domain.records import Branch, Event, Placed, Query
 from p2engine.domain.states import AgentCall, AgentResult, AnyState, Finished, ToolCall, ToolResult, UserMessage
+from p2engine.runtime.artifacts import SAVED
+from p2engine.stores.blobs import FileBlobs
 from p2engine.stores.sqlite import SqliteStore
-from tests.crash.cast import REPEATS, TASK, Place, answer, traces
+from tests.crash.cast import RAN, REPEATS, TASK, Place, answer, traces
 from tests.crash.nursery import Life, Nursery, Point, live_cold
 
 COLD = 12  # of the points, for the time that a start from nothing takes
@@ -45,7 +47,7 @@ def points(life: Life) -> list[Point]:
 
 def seconds(single: Iterable[Case]) -> list[tuple[Point, Point]]:
     """Every pair of points such that the process that goes on after the first comes to the second."""
-    return [(*case.deaths, second) for case in single for second in points(case.last)]  # type: ignore[misc]
+    return [(case.deaths[0], second) for case in single if case.deaths for second in points(case.last)]
 
 
 def run(nursery: Nursery, home: Path, *deaths: Point, cold: bool = False) -> Case:
@@ -85,6 +87,10 @@ async def look(home: Path, died: tuple[Point, ...], life: Life, begun: set[str])
             for branch in await store.branches(conversation.id, delegates=True)
         }
         problems = [*await store.check(), *(f"due at rest: {job}" for job in await store.due(limit=10))]
+        facts = await store.events(Query(kinds=(RAN, SAVED)))
+        for fact in facts:
+            if fact.kind == SAVED:
+                await FileBlobs(home / "blobs").get(fact.body["blob"])
         for branch in stacks:
             problems += [f"{branch.agent} owes {effect} at rest" for effect in await store.owed(branch.ref)]
     finally:
@@ -97,6 +103,7 @@ async def look(home: Path, died: tuple[Point, ...], life: Life, begun: set[str])
     problems += _said_problems(root, life)
     results = {placed.commit.cause: state for own in stacks.values() for placed in own for state in _results(placed)}
     problems += _trace_problems(traces(home), results, begun, len(died))
+    problems += _fact_problems(facts, results)
     interrupted = sum(result.status == "interrupted" for result in results.values())
     return Case(died, life, interrupted, tuple(problems))
 
@@ -165,6 +172,17 @@ def _trace_problems(
                     yield f"{result.tool} {key} is ok and never ran"
             case _:
                 yield f"{result.tool} {key} ended {result.status}: {result.content!r}"
+
+
+def _fact_problems(facts: Sequence[Event], results: dict[str, ToolResult]) -> Iterator[str]:
+    """What the tools raised and saved stands in the log once where the result is `ok`, and not at all elsewhere."""
+    seen = Counter((fact.kind, fact.cause) for fact in facts)
+    for key, result in results.items():
+        kinds = (RAN, SAVED) if result.tool == "book" else (RAN,)
+        for kind in kinds:
+            if seen.pop((kind, key), 0) != (result.status == "ok"):
+                yield f"{result.tool} {key} is {result.status}, and {kind} is not told so once"
+    yield from (f"{kind} of {key} comes from nowhere" for kind, key in seen)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import asyncio
 import random
 import secrets
 import sqlite3
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,15 @@ THIRDS = 40  # longer series of deaths, in each share of the full matrix
 shares = pytest.mark.parametrize("share", range(SHARES))
 
 
-def singles(nursery: Nursery, homes: Path, share: int) -> list[Case]:
+def singles(nursery: Nursery, homes: Path, share: int) -> dict[Point, Case]:
     """This share of the deaths of one process."""
     whole = matrix.run(nursery, homes / "whole")
     assert whole.problems == ()
     assert whole.last.said is not None
-    return [matrix.run(nursery, homes / f"{point}", point) for point in points(whole.last)[share::SHARES]]
+    return {point: matrix.run(nursery, homes / f"{point}", point) for point in points(whole.last)[share::SHARES]}
 
 
-def expect_all_well(cases: list[Case]) -> None:
+def expect_all_well(cases: Collection[Case]) -> None:
     """Every turn ended as it must. Says how long the last process of each took, which is no condition."""
     times = sorted(case.last.seconds for case in cases)
     kills = sum(len(case.deaths) for case in cases)
@@ -47,8 +48,10 @@ def expect_all_well(cases: list[Case]) -> None:
 def test_failure_6_killed_anywhere(nursery: Nursery, tmp_path: Path, share: int) -> None:
     """Wherever a process is killed, the next one ends the turn; nothing is lost, or done twice that must not be."""
     cases = singles(nursery, tmp_path, share)
-    assert all(len(case.deaths) == 1 for case in cases), "every point was reached"
-    expect_all_well(cases)
+    # How many writes share a commit is a matter of time, so a life may have fewer commits than the one counted.
+    alive = [point for point, case in cases.items() if not case.deaths and point.place != "inside a commit"]
+    assert not alive, f"never came to {alive}"
+    expect_all_well(cases.values())
 
 
 @shares
@@ -60,7 +63,7 @@ def test_failure_6_killed_again_while_recovering(nursery: Nursery, tmp_path: Pat
     whole = matrix.run(nursery, tmp_path / "whole")
     firsts = lot.sample(points(whole.last), PAIRS)
     once = [matrix.run(nursery, tmp_path / f"{point}", point) for point in firsts]
-    pairs = [lot.choice(seconds([case])) for case in once if points(case.last)]
+    pairs = [lot.choice(found) for case in once if (found := seconds([case]))]
     expect_all_well([matrix.run(nursery, tmp_path / f"{pair}", *pair) for pair in pairs])
 
 
@@ -69,7 +72,7 @@ def test_failure_6_killed_again_while_recovering(nursery: Nursery, tmp_path: Pat
 @shares
 def test_failure_6_killed_again_everywhere(nursery: Nursery, tmp_path: Path, share: int) -> None:
     """Every pair of deaths: the process that goes on after each is killed at each point that it comes to."""
-    pairs = seconds(singles(nursery, tmp_path, share))
+    pairs = seconds(singles(nursery, tmp_path, share).values())
     expect_all_well([matrix.run(nursery, tmp_path / f"{pair}", *pair) for pair in pairs])
 
 

@@ -447,8 +447,8 @@ def test_failure_02_two_delegations_to_one_child_in_sequence() -> None:
     assert texts(walk.stacks[child]) == ["one", "did one", "two", "did two"]
 
 
-def test_failure_16_delegations_end_at_their_depth() -> None:
-    """Two agents who pass each other the word, a new one each time, are stopped at DELEGATION_DEPTH_MAX."""
+def test_failure_16_ping_pong_ends() -> None:
+    """Two agents who pass each other the word, a new one each time, are stopped: by depth, or when nothing is left."""
     walk = begun()
     ref, depth = ROOT, 0
     while True:
@@ -458,9 +458,19 @@ def test_failure_16_delegations_end_at_their_depth() -> None:
             break
         ref = child_ref(walk.open().id)
         depth += 1
-    assert depth == DELEGATION_DEPTH_MAX
+    assert 5 <= depth <= DELEGATION_DEPTH_MAX
     assert results[0].status == "error"
-    assert f"deeper than {DELEGATION_DEPTH_MAX}" in results[0].content
+
+
+@pytest.mark.parametrize("depth", [DELEGATION_DEPTH_MAX - 1, DELEGATION_DEPTH_MAX])
+def test_failure_16_delegations_end_at_their_depth(depth: int) -> None:
+    """Whoever stands DELEGATION_DEPTH_MAX below the root delegates no further, and reads why."""
+    caller = caller_of(effect_id(ROOT, 5, 0), depth=depth)
+    stack = Stack(StackRef("deep"), ANN)
+    stack = hear(stack, [Override(setup=setup_of("ann")), UserMessage(text="go", caller=caller)], NOON).stack
+    step = settle(stack, Think(id=effect_id(stack.ref, 2, 0)), Decision((Delegate(BOB, "you do it"),)), NOON)
+    refused = [state.content for state in step.states if isinstance(state, AgentResult)]
+    assert refused == ([f"delegations may not go deeper than {depth}"] if depth == DELEGATION_DEPTH_MAX else [])
 
 
 def test_failure_16_a_circle_is_refused() -> None:

@@ -27,7 +27,7 @@ from p2engine.domain.machine import Outcome
 from p2engine.domain.messages import Usage
 from p2engine.domain.setup import Budget, Setup
 from p2engine.domain.stack import Stack
-from p2engine.domain.states import AgentCall, AssistantMessage, Finished, Override, UserMessage
+from p2engine.domain.states import AgentCall, AssistantMessage, Finished, Override, Status, UserMessage
 from tests.domain.walking import ROOT, Tape, Walk, answered_once, facts, safe_lengths, setup_of
 
 NUMBERS = st.integers(0, 1000)
@@ -38,7 +38,8 @@ TAPE = st.one_of(st.lists(NUMBERS, max_size=60), st.lists(NUMBERS, min_size=60, 
 TEXTS = ("a", "", "so it is", "ünïcode")
 AGENTS = (AgentId("ann"), AgentId("bob"), AgentId("boss"), AgentId("ghost"))
 CALL_IDS = ("", "", "", "x", "y", "x+0", "call_3_1", "call_5_0")
-ARGUMENTS = ({}, {"n": 1}, {"n": 2})
+ARGUMENTS: tuple[dict[str, int], ...] = ({}, {"n": 1}, {"n": 2})
+STATUSES: tuple[Status, ...] = ("ok", "ok", "error", "timeout", "interrupted")
 MESSAGES = ("do", "look", "say", " ")
 
 
@@ -72,7 +73,7 @@ def outcome_of(effect: AnyEffect, tape: Tape) -> Outcome:
             return Decision(tuple(move_of(tape) for _ in range(tape.below(6))), usage_of(tape))
         case CallTool():
             then = tuple(CallAgentAfter(tape.pick(AGENTS), tape.pick(TEXTS)) for _ in range(tape.pick((0, 0, 1, 2))))
-            status = tape.pick(("ok", "ok", "error", "timeout", "interrupted"))
+            status = tape.pick(STATUSES)
             return ToolOutcome(status=status, content=tape.pick(TEXTS), reward=tape.pick((None, 1.0, -2.0)), then=then)
         case _:
             return Answer(tape.pick(TEXTS), approved=tape.below(2) == 0)
@@ -269,13 +270,11 @@ def test_seam_4_a_turn_answers_every_message(tape: Tape) -> None:
     """A turn that ends `answered` has shown the model every message that reached it."""
     walk = stroll(tape)
     for _, step, _ in walk.steps:
-        last = step.states[-1] if step.states else None
-        if (
-            isinstance(last, Finished)
-            and last.reason == "answered"
-            and isinstance(step.states[-2:][0], AssistantMessage)
-        ):
-            assert not step.stack.late
+        match step.states[-2:]:
+            case (AssistantMessage(), Finished(reason="answered")):
+                assert not step.stack.late
+            case _:
+                pass
     for ref in walk.stacks:
         heard = [s.text for s in walk.states(ref) if isinstance(s, UserMessage)]
         notes = sum(isinstance(s, AgentCall) and s.note for s in walk.states(ref))

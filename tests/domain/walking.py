@@ -226,8 +226,8 @@ class Walk:
         if cause in self.owed and not keeps:
             self.settled.append(EffectId(cause))
             del self.owed[EffectId(cause)]
-        for effect in step.drops:
-            self.owed.pop(effect, None)  # the one that just came back is among them
+        for dropped in step.drops:
+            self.owed.pop(dropped, None)  # the one that just came back is among them
         commit = Commit(
             step.stack.at, cause, step.states, step.outcomes, step.usage, safe=step.safe, safe_before=before.safe
         )

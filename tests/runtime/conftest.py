@@ -1,11 +1,11 @@
 """What the tests of the runtime start from: engines over one store, whose agents and tools are functions of the test.
 
-Doubles stand at the edge only: agents, tools, clock and ids. The store is SQLite, the dispatcher the one that is shipped
+Doubles stand at the edge only: agents, tools, clock and ids. The store is SQLite; the dispatcher is the one that ships,
 or one that waits to be told.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ Answer = Sequence[Move] | Decision | str
 class Stage:
     """One store, and the processes that work on it: each engine has an owner, caches and a dispatcher of its own."""
 
-    def __init__(self, store: SqliteStore, owners: MemoryOwners) -> None:
+    def __init__(self, path: str | Path, store: SqliteStore, owners: MemoryOwners) -> None:
+        self.path = path
         self.store = store
         self.owners = owners
         self.clock = ManualClock()
@@ -44,7 +45,11 @@ class Stage:
     @classmethod
     async def open(cls, path: str | Path = ":memory:") -> "Stage":
         owners = MemoryOwners()
-        return cls(await SqliteStore.open(path, sync="OFF", owners=owners), owners)
+        return cls(path, await SqliteStore.open(path, sync="OFF", owners=owners), owners)
+
+    async def another_store(self) -> SqliteStore:
+        """The same file, as another process has it open. Closed with its engine."""
+        return await SqliteStore.open(self.path, sync="OFF", owners=self.owners)
 
     def engine(
         self,
@@ -81,9 +86,14 @@ class Stage:
 
     async def kill(self, engine: Engine) -> None:
         """The process is gone: nothing of it runs on, and everybody can see that it is dead."""
+        await engine.sweeper.aclose()
         dispatcher = engine.world.dispatcher
-        assert isinstance(dispatcher, InlineDispatcher | Waiting)
-        await dispatcher.stop()
+        if isinstance(dispatcher, InlineDispatcher):
+            dispatcher._closed = True
+            running = list(dispatcher._tasks)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
         self.owners.drop(engine.world.owner)
         self.engines.remove(engine)
 
@@ -124,10 +134,36 @@ class Waiting:
         while self.jobs:
             await self.do()
 
-    async def stop(self) -> None:
-        self.jobs.clear()
-
     async def aclose(self) -> None: ...
+
+
+class Queue:
+    """A dispatcher double between processes: each job goes to the next of them, as a task."""
+
+    def __init__(self) -> None:
+        self._runs: list[Any] = []
+        self._next = 0
+        self.running: set[asyncio.Task[None]] = set()
+
+    def join(self, run: Any, on_error: Any) -> "Queue":
+        """One more process takes jobs from here."""
+        self._runs.append(run)
+        return self
+
+    async def submit(self, *jobs: Job) -> None:
+        for job in jobs:
+            self._next += 1
+            task = asyncio.get_running_loop().create_task(self._do(self._runs[self._next % len(self._runs)], job))
+            self.running.add(task)
+            task.add_done_callback(self.running.discard)
+
+    async def aclose(self) -> None:
+        for task in list(self.running):
+            task.cancel()
+        await asyncio.gather(*self.running, return_exceptions=True)
+
+    async def _do(self, run: Any, job: Job) -> None:
+        await self.submit(*await run(job))
 
 
 class Script:
@@ -165,6 +201,21 @@ async def states_of(conversation: Conversation, *, branch: str | None = None) ->
 
 async def ref_of(conversation: Conversation) -> StackRef:
     return (await conversation.branch()).ref
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it holds, which only something that runs beside can bring about; half a minute at most."""
+    async with asyncio.timeout(30):
+        while not await condition():
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def on_file(tmp_path: Path) -> AsyncIterator[Stage]:
+    """A stage whose store is a file, so that each engine may have it open for itself."""
+    stage = await Stage.open(tmp_path / "p2.db")
+    yield stage
+    await stage.aclose()
 
 
 @pytest.fixture

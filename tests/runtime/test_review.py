@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from p2engine.domain.ids import AgentId
 from p2engine.domain.setup import Budget
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import AssistantMessage, Finished, ToolResult
-from p2engine.errors import IllegalTransition, StoreBusy, ToolError, UsageError
+from p2engine.errors import IllegalTransition, StoreBusy, StoreError, ToolError, UsageError
+from p2engine.limits import REPLY_BYTES_MAX
 from p2engine.ports import AgentView, ToolContext
 from p2engine.runtime import turn
 from p2engine.runtime.bus import Bus
@@ -38,9 +39,14 @@ from p2engine.testing.memory import MemoryBlobs
 from p2engine.testing.virtual_time import run as run_virtually
 
 HALF = "\ud800"  # half a character: no UTF-8
-DEEP: list[Any] = []
-for _ in range(5000):
-    DEEP = [DEEP]
+
+
+def deep() -> list[Any]:
+    """A list in a list in a list…, deeper than any encoder goes."""
+    value: list[Any] = []
+    for _ in range(1500):
+        value = [value]
+    return value
 
 
 @asynccontextmanager
@@ -303,6 +309,66 @@ def test_a_message_that_the_budget_refuses_at_once_is_answered() -> None:
     run_virtually(main())
 
 
+def test_a_delegate_that_asks_a_person_is_told_that_nobody_hears_it() -> None:
+    """Whoever speaks, speaks to the root: a question further down would keep the turn waiting for ever."""
+
+    async def boss(view: AgentView) -> Sequence[Move] | str:
+        last = view.fragments[-1].message
+        return [Delegate(AgentId("ann"), "work")] if last.role == "user" else f"ann said: {last.text}"
+
+    async def ann(view: AgentView) -> Sequence[Move] | str:
+        last = view.fragments[-1].message
+        return [AskUser("how?")] if last.role == "user" else f"told {last.text[:10]}"
+
+    async def main() -> None:
+        async with engine_of({"boss": boss, "ann": ann}) as engine, asyncio.timeout(60):
+            conversation = await engine.conversation("c", agent="boss")
+            assert (await conversation.say("one")).text == "ann said: told a delegate"
+
+    run_virtually(main())
+
+
+def test_an_agent_that_will_not_be_cancelled_does_not_keep_the_engine_open() -> None:
+    """Closing takes two grace periods at most."""
+
+    async def boss(view: AgentView) -> str:
+        ended = asyncio.get_running_loop().time() + 1000
+        while (left := ended - asyncio.get_running_loop().time()) > 0:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(left)
+        return ""
+
+    async def main() -> None:
+        async with engine_of({"boss": boss}) as engine:
+            conversation = await engine.conversation("c", agent="boss")
+            saying = asyncio.ensure_future(conversation.say("one"))
+            await asyncio.sleep(1)
+            async with asyncio.timeout(10):
+                await engine.aclose()
+            with pytest.raises(StoreError):
+                await saying
+
+    run_virtually(main())
+
+
+def test_a_rating_counts_turns_as_replies_do() -> None:
+    """After a rewind to a message that was never answered here, too."""
+
+    async def main() -> None:
+        async with engine_of({"boss": hello}) as engine, asyncio.timeout(60):
+            conversation = await engine.conversation("c", agent="boss")
+            await conversation.say("one")
+            await conversation.say("two")
+            await conversation.rewind(5)
+            reply = await conversation.say("other")
+            rated = await conversation.rate(1.0, turn=reply.turn)
+            assert rated == await conversation.rate(1.0)
+            with pytest.raises(UsageError, match="turn 2"):
+                await conversation.rate(1.0, turn=2)
+
+    run_virtually(main())
+
+
 # Two processes
 
 
@@ -380,7 +446,7 @@ ODD_ANSWERS: dict[str, Callable[[], Any]] = {
     "half a character in an end": lambda: [Finish("gave_up", HALF)],
     "an integer beyond 64 bits": lambda: [UseTool("t", {"a": 10**40})],
     "no number": lambda: [UseTool("t", {"a": math.nan})],
-    "nested too deep": lambda: [UseTool("t", {"a": DEEP})],
+    "nested too deep": lambda: [UseTool("t", {"a": deep()})],
     "an object": lambda: [UseTool("t", {"a": object()})],
     "keys that are no text": lambda: [UseTool("t", {1: 2})],  # type: ignore[dict-item]
     "a text that is none": lambda: [Say(5)],  # type: ignore[arg-type]
@@ -391,6 +457,7 @@ ODD_ANSWERS: dict[str, Callable[[], Any]] = {
     "nothing": lambda: None,
     "no text": lambda: "",
     "NUL": lambda: "a\0b",
+    "more than a reply may hold": lambda: "x" * (REPLY_BYTES_MAX + 1),
     "a tool's name with NUL": lambda: [UseTool("t\0 {}\n")],
 }
 

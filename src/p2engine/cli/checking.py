@@ -13,18 +13,17 @@ from pydantic import BaseModel, ValidationError
 from p2engine.agents.entries import AgentsFile, ModelEntry, RuleAgentEntry
 from p2engine.agents.listing import RULE
 from p2engine.agents.personas import SHIPPED, Personas
-from p2engine.agents.roster import Defaults, FileRoster, Tools
+from p2engine.agents.roster import FileRoster
 from p2engine.cli.options import Options
 from p2engine.configuration import Configuration
 from p2engine.documents import Document, faults, read_json, read_yaml, shown, subject
 from p2engine.errors import ConfigError, NotAvailable, P2EngineError, SetupError
-from p2engine.plugins import ProjectTools, installed_agents, installed_tools
+from p2engine.plugins import installed_agents
 from p2engine.positions import Place
 from p2engine.settings import Settings
 from p2engine.stores.blobs import FileBlobs
-from p2engine.tools.artifacts import artifact_tools
-from p2engine.tools.registry import WITHHELD, Registry
-from p2engine.tools.weather import weather_tool
+from p2engine.tools.registry import Registry
+from p2engine.wiring import roster_of, tools_of
 
 SHIPPED_CONFIG = SHIPPED / "config.json"
 AGENTS_FILE = "config/agents.yml"
@@ -96,21 +95,11 @@ def _faults(document: Document, model: type[BaseModel], place: Place = ()) -> It
 
 
 def _check_tools(report: Report, settings: Settings, *, enabled: bool) -> Registry:
-    registry = Registry([*artifact_tools(), weather_tool(settings.weather.backend)])
-    plugins = installed_tools()
-    for problem in plugins.problems:
+    tools = tools_of(settings, project_code=enabled)
+    report.looked_at += [f"tools/{name}" for name in tools.loaded]
+    for problem in tools.problems:
         report.add(problem)
-    for tool in plugins.tools:
-        try:
-            registry.add(tool)
-        except ConfigError as clash:
-            report.add(clash)
-    if settings.project is not None:
-        loaded = ProjectTools(settings.project, enabled=enabled).load()
-        report.looked_at += [f"tools/{name}" for name in loaded.changed]
-        for problem in (*loaded.problems, *registry.exchange(loaded.tools)):
-            report.add(problem)
-    return registry
+    return tools.registry
 
 
 def _check_agents(report: Report, settings: Settings, registry: Registry) -> None:
@@ -124,7 +113,8 @@ def _check_agents(report: Report, settings: Settings, registry: Registry) -> Non
         for fault in _agent_faults(settings.project / AGENTS_FILE, kinds):
             report.add(fault)
     try:
-        roster = _roster(settings, registry, dict.fromkeys(kinds, _nobody))
+        blobs = FileBlobs(settings.layout.blobs)
+        roster = roster_of(settings, registry, dict.fromkeys(kinds, _nobody), blobs)
     except SetupError as error:
         report.add(error)
         return
@@ -164,17 +154,6 @@ def _persona_faults(project: Path | None) -> Iterator[SetupError]:
             personas.get(name)
         except SetupError as error:
             yield error
-
-
-def _roster(settings: Settings, registry: Registry, factories: dict[str, Any]) -> FileRoster:
-    models = settings.llm.models
-    return FileRoster(
-        project=settings.project,
-        defaults=Defaults(models.default_model, models.supported_models, settings.turn_budget, settings.dedup),
-        tools=Tools(lambda name: tool.spec if (tool := registry.get(name)) else None, registry.known, WITHHELD),
-        factories=factories,
-        blobs=FileBlobs(settings.layout.blobs),
-    )
 
 
 def _nobody(_: object) -> Any:

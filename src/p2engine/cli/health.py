@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from p2engine.cli.checking import Report, check, summary
-from p2engine.cli.models import catalogue_of
 from p2engine.cli.options import Options
 from p2engine.errors import P2EngineError, SetupError
 from p2engine.models.catalogue import OPENAI, Models, ProviderRow, provider_of
 from p2engine.models.openai import OPENAI_BASE
 from p2engine.settings import Settings
 from p2engine.stores.sqlite import SqliteStore
-from p2engine.wiring import FORMAT
+from p2engine.wiring import FORMAT, models_of
 
 PYTHON_MIN: Final = (3, 11)
 FREE_LOW_BYTES: Final = 1024**3  # on the disk of the state folder: worth a warning
@@ -163,7 +162,7 @@ def _disk(home: Path) -> Finding:
 
 async def _models(report: Report, settings: Settings) -> Sequence[Finding]:
     """Every provider that agents use or that has a key."""
-    catalogue = catalogue_of(settings)
+    catalogue = models_of(settings)
     try:
         used = dict(_used(report, settings))
         rows = [row for row in catalogue.describe() if row.provider in used or row.key]

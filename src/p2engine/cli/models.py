@@ -7,8 +7,7 @@ import typer
 from p2engine.cli.session import output_of, settings_of
 
 if TYPE_CHECKING:
-    from p2engine.models.catalogue import Models, ProviderRow
-    from p2engine.settings import Settings
+    from p2engine.models.catalogue import ProviderRow
 
 
 def register(app: typer.Typer) -> None:
@@ -18,8 +17,10 @@ def register(app: typer.Typer) -> None:
 
 def models(ctx: typer.Context) -> None:
     """List the providers of models: key present, address, and one line to enable each."""
+    from p2engine.wiring import models_of
+
     output = output_of(ctx)
-    found = catalogue_of(settings_of(ctx)).describe()
+    found = models_of(settings_of(ctx)).describe()
     documents = [
         {name: getattr(row, name) for name in row.__struct_fields__} | {"enable": row.enable or None} for row in found
     ]
@@ -33,11 +34,3 @@ def _cells(row: "ProviderRow") -> tuple[str | None, ...]:
     if row.provider == row.driver == "offline":
         return row.provider, "built in", None, None, by, ""
     return row.provider, row.driver, "yes" if row.key else "no", row.base or "the vendor's own", by, row.enable
-
-
-def catalogue_of(settings: "Settings") -> "Models":
-    """The models that these settings give; nothing is opened until one is asked."""
-    from p2engine.models.catalogue import Models
-
-    keys = {provider: key.get_secret_value() for provider, key in settings.provider_keys.items()}
-    return Models(keys=keys, bases=settings.api_bases, offline=settings.llm.offline)

@@ -7,7 +7,7 @@ interpreted, neither by the terminal nor as markup.
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from p2engine.cli.options import Options
 from p2engine.errors import ConfigError, P2EngineError
@@ -165,11 +165,11 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, title=Text(title) if title else None, box=box.SIMPLE_HEAD)
-        table.title_justify = "left"
+        table = Table(*columns, title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
         for row in cells:
             table.add_row(*(Text(cell) for cell in row))
-        console = Console(file=self.out, no_color=self.options.no_color or None, highlight=False, markup=False)
+        colours: Literal["auto"] | None = None if self.options.no_color else "auto"
+        console = Console(file=self.out, highlight=False, markup=False, emoji=False, color_system=colours)
         console.print(table)
 
 

@@ -132,6 +132,8 @@ class Shell:
         error = task.exception()
         if error is None:
             return task.result()
+        if isinstance(error, BrokenPipeError):  # nobody reads on: no line after this one can say anything either
+            raise error
         if self._output.options.debug:
             import traceback
 

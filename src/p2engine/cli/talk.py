@@ -62,7 +62,8 @@ class Chat:
         if not self._is_interactive:
             return True
         turns = (await self._conversation.stack()).turn
-        answer = await self._ask(f"{self._conversation.name} has {turns} turns already. Go on with it? [Y/n] ")
+        has = "1 turn" if turns == 1 else f"{turns} turns"
+        answer = await self._ask(f"{self._conversation.name} has {has} already. Go on with it? [Y/n] ")
         return answer is not None and answer.strip().lower() in ("", "y", "yes")
 
     async def run(self, messages: Sequence[str], *, resumes: bool = False) -> int:
@@ -74,7 +75,7 @@ class Chat:
         following = asyncio.ensure_future(self._view.follow())
         try:
             if resumes:
-                await self._go_on(is_all=not messages and not self._is_interactive)
+                await self._go_on()
             if messages:
                 for message in messages:
                     await self._turn(message)
@@ -105,7 +106,7 @@ class Chat:
         on_text = self._view.on_text if self._view.streams else None
         await self._end(await self._conversation.say(text, branch=self._branch, on_text=on_text))
 
-    async def _go_on(self, *, is_all: bool) -> None:
+    async def _go_on(self) -> None:
         """Finish the turn that was interrupted, or follow the process that is at it."""
         await self._look()
         is_held = await self._is_held_elsewhere()
@@ -117,7 +118,7 @@ class Chat:
             reply = await self._last_reply()
         if reply is not None:
             await self._end(reply)
-        elif is_all or self._is_interactive:
+        else:
             last = (await self._conversation.stack(branch=self._branch)).reply
             said = f"; the last answer was: {one_line(last)}" if last else ""
             self._output.note(f"nothing is running in {self._conversation.name}{said}")

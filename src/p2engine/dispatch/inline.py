@@ -41,8 +41,8 @@ class InlineDispatcher:
         _, late = await asyncio.wait(running, timeout=self._grace_s)
         for task in late:
             task.cancel()
-        if late:
-            await asyncio.wait(late)
+        if late:  # one that will not be cancelled is left behind: what it owes is still owed in the store
+            await asyncio.wait(late, timeout=self._grace_s)
 
     def _start(self, job: Job) -> None:
         if self._closed:  # still owed in the store: whoever comes next does it

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from p2engine.domain.ids import MAIN, StackRef, ref_of, wait_key
-from p2engine.domain.machine import end
+from p2engine.domain.machine import Step, end
 from p2engine.domain.records import Batch, Branch, Conversation, Fact
+from p2engine.domain.stack import Stack
 from p2engine.domain.states import AnyState, Finished, ToolCall, ToolResult, Waiting
 from p2engine.errors import UsageError
 from p2engine.limits import NAME_BYTES_MAX
@@ -48,32 +49,44 @@ async def length_at(world: World, ref: StackRef, index: int, name: str) -> int:
     return length
 
 
-async def fork(
-    world: World, conversation: Conversation, source: Branch, length: int, name: str, *, checkout: bool
-) -> Forked:
+async def fork(world: World, conversation: Conversation, source: Branch, length: int, name: str) -> Forked:
     """A new branch of the first `length` entries of `source`. Raises NameTaken."""
-    at = await world.store.cut(source.ref, length)
-    now = world.clock.now()
-    branch = Branch(
+    branch = await _branch(world, conversation, source, length, name)
+    fact = _forked(world, conversation, branch, "branch.forked", source, length)
+    await world.store.write(Batch(conversation=conversation.id, branches=(branch,), facts=(fact,)))
+    return Forked(branch=branch, asked=length, at=branch.at)
+
+
+async def rewind(
+    world: World, conversation: Conversation, source: Branch, length: int, name: str, *, keep_running: bool
+) -> Forked:
+    """A fork that people talk to from now on; what runs on `source` is cancelled unless keep_running.
+
+    Raises NameTaken.
+    """
+    branch = await _branch(world, conversation, source, length, name)
+    fact = _forked(world, conversation, branch, "branch.rewound", source, length)
+    why = "" if keep_running else f"rewound to {branch.name}"
+    await to_the_end(_leave(world, source.ref, branch.ref, why, fact, branch))
+    left = await left_behind(world, source.ref, branch.at)
+    return Forked(branch=branch, asked=length, at=branch.at, left_behind=left)
+
+
+async def _branch(world: World, conversation: Conversation, source: Branch, length: int, name: str) -> Branch:
+    return Branch(
         ref=world.ids.branch(),
         conversation=conversation.id,
         agent=source.agent,
         name=checked_name(name, "branch"),
         parent=source.ref,
-        at=at,
-        created_at=now,
+        at=await world.store.cut(source.ref, length),
+        created_at=world.clock.now(),
     )
-    kind = "branch.rewound" if checkout else "branch.forked"
-    body = {"name": branch.name, "from": source.name, "at": at, "asked": length}
-    batch = Batch(
-        conversation=conversation.id,
-        branches=(branch,),
-        current=branch.ref if checkout else None,
-        facts=(_fact(world, conversation, branch.ref, kind, body),),
-    )
-    await world.store.write(batch)
-    left = await left_behind(world, source.ref, at) if checkout else ()
-    return Forked(branch=branch, asked=length, at=at, left_behind=left)
+
+
+def _forked(world: World, conversation: Conversation, branch: Branch, kind: str, source: Branch, length: int) -> Fact:
+    body = {"name": branch.name, "from": source.name, "at": branch.at, "asked": length}
+    return _fact(world, conversation, branch.ref, kind, body)
 
 
 async def free_name(world: World, conversation: Conversation, source: Branch, index: int) -> str:
@@ -88,10 +101,13 @@ async def free_name(world: World, conversation: Conversation, source: Branch, in
     return name
 
 
-async def checkout(world: World, conversation: Conversation, branch: Branch) -> None:
-    """Make this the branch that people talk to."""
-    fact = _fact(world, conversation, branch.ref, "branch.checked_out", {"name": branch.name})
-    await world.store.write(Batch(conversation=conversation.id, current=branch.ref, facts=(fact,)))
+async def checkout(
+    world: World, conversation: Conversation, source: Branch, target: Branch, *, keep_running: bool
+) -> None:
+    """Make `target` the branch that people talk to; what runs on `source` is cancelled unless keep_running."""
+    fact = _fact(world, conversation, target.ref, "branch.checked_out", {"name": target.name})
+    why = "" if keep_running else f"left for {target.name}"
+    await to_the_end(_leave(world, source.ref, target.ref, why, fact))
 
 
 async def cancel(world: World, ref: StackRef, why: str) -> bool:
@@ -105,6 +121,21 @@ async def _cancel(world: World, ref: StackRef, why: str) -> bool:
     step = await commit(world, ref, lambda stack, at: end(stack, "cancelled", why, at), cause="user")
     await hand_out(world, step.effects)
     return bool(step.states)
+
+
+async def _leave(
+    world: World, source: StackRef, target: StackRef, why: str, fact: Fact, branch: Branch | None = None
+) -> None:
+    """Go from one branch to another and end what runs on the first, in one commit. why: empty to let it run."""
+
+    def decide(stack: Stack, at: float) -> Step:
+        if not why or stack.is_resting:
+            return Step(stack, (), 0)
+        return end(stack, "cancelled", why, at)
+
+    await world.stacks.refresh(source)
+    step = await commit(world, source, decide, cause="user", facts=(fact,), branch=branch, current=target)
+    await hand_out(world, step.effects)
 
 
 async def find(world: World, conversation: Conversation, name: str) -> Branch:

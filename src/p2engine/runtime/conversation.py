@@ -8,7 +8,7 @@ import msgspec
 
 from p2engine.domain.decisions import Answer
 from p2engine.domain.effects import Ask
-from p2engine.domain.ids import StackRef, effect_id
+from p2engine.domain.ids import AgentId, StackRef, effect_id
 from p2engine.domain.machine import Step, hear, settle, wake
 from p2engine.domain.records import Batch, Branch, Commit, Fact, Placed, Verdict
 from p2engine.domain.records import Conversation as Record
@@ -224,7 +224,7 @@ class Conversation:
         """A new branch on which entries 0…at stay (negative: from the end); the current branch stays current."""
         source = await self.branch(branch)
         length = await branches.length_at(self._world, source.ref, at, self.name)
-        return await branches.fork(self._world, self.record, source, length, name, checkout=False)
+        return await branches.fork(self._world, self.record, source, length, name)
 
     async def rewind(self, at: int, *, name: str | None = None, keep_running: bool = False) -> Forked:
         """Fork the current branch so that 0…at stay, and go on there. The old path keeps its name and its entries.
@@ -234,10 +234,7 @@ class Conversation:
         source = await self.branch()
         length = await branches.length_at(self._world, source.ref, at, self.name)
         named = name or await branches.free_name(self._world, self.record, source, length - 1)
-        forked = await branches.fork(self._world, self.record, source, length, named, checkout=True)
-        if not keep_running:
-            await branches.cancel(self._world, source.ref, f"rewound to {forked.branch.name}")
-        return forked
+        return await branches.rewind(self._world, self.record, source, length, named, keep_running=keep_running)
 
     async def checkout(self, name: str, *, keep_running: bool = False) -> Branch:
         """Make another branch the current one; what runs on the one left is cancelled unless keep_running."""
@@ -246,9 +243,7 @@ class Conversation:
         if target.delegate is not None:
             raise UsageError(f"branch {name!r} belongs to a delegation; people talk to branches of {self.record.agent}")
         if target.ref != source.ref:
-            await branches.checkout(self._world, self.record, target)
-            if not keep_running:
-                await branches.cancel(self._world, source.ref, f"left for {target.name}")
+            await branches.checkout(self._world, self.record, source, target, keep_running=keep_running)
         return target
 
     # Configuring and judging
@@ -291,19 +286,15 @@ class Conversation:
     async def _answer_of(self, ref: StackRef, turn: int | None) -> str:
         """The event id of the last answer of a turn."""
         answers: dict[int, str] = {}
-        number, is_resting = 0, True
+        stack = Stack(ref, AgentId(self.record.agent))
         for placed in await self._world.store.load(ref):
             for offset, state in enumerate(placed.commit.states):
-                if isinstance(state, UserMessage) and is_resting:
-                    number += 1
-                    is_resting = False
-                elif isinstance(state, AssistantMessage):
-                    answers[number] = f"{placed.ref}:{placed.seq + offset}"
-                elif isinstance(state, Finished):
-                    is_resting = True
-        wanted = turn if turn is not None else number
+                stack.push(state, at=placed.commit.at)
+                if isinstance(state, AssistantMessage):
+                    answers[stack.turn] = f"{placed.ref}:{placed.seq + offset}"
+        wanted = turn if turn is not None else stack.turn
         if wanted not in answers:
-            has = f"turns 1…{number}" if number else "no turns"
+            has = f"turns 1…{stack.turn}" if stack.turn else "no turns"
             raise UsageError(f"no answer to rate in turn {wanted} of {self.name!r}: it has {has}")
         return answers[wanted]
 

@@ -10,6 +10,7 @@ import msgspec
 
 from p2engine.domain.decisions import AskUser, Decision, Delegate, Failure, Finish, Say, ToolOutcome, UseTool
 from p2engine.domain.messages import Usage
+from p2engine.limits import REPLY_BYTES_MAX
 
 _MOVES = frozenset({Say, UseTool, Delegate, AskUser, Finish})
 _UNFIT = (TypeError, ValueError, OverflowError, RecursionError, msgspec.ValidationError)
@@ -23,7 +24,7 @@ def plain_decision(answer: object) -> Decision | Failure:
     if not isinstance(answer, Decision):
         return Failure(f"the agent answered {type(answer).__name__}, not a Decision")
     try:
-        plain = _plain(answer)
+        plain = _plain(answer, REPLY_BYTES_MAX)
         moves = tuple(msgspec.convert(a, _kind(b)) for a, b in zip(plain["moves"], answer.moves, strict=True))
         return Decision(moves, None if plain["usage"] is None else msgspec.convert(plain["usage"], Usage))
     except _UNFIT as error:
@@ -57,14 +58,16 @@ def _kind(move: object) -> type[Any]:
     return type(move)
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object, bytes_max: int | None = None) -> Any:
     """Lists, objects and scalars that JSON and msgpack can both hold."""
     plain = msgspec.to_builtins(value, str_keys=True)
     try:
-        _pack(plain)
+        packed = _pack(plain)
     except UnicodeEncodeError:
         plain = _mended(plain)
-        _pack(plain)
+        packed = _pack(plain)
+    if bytes_max is not None and len(packed) > bytes_max:
+        raise ValueError(f"it has {len(packed)} bytes, more than {bytes_max}")
     return plain
 
 

@@ -199,7 +199,7 @@ async def _view(world: World, stack: Stack, effect: Think, on_text: OnText | Non
         ref=effect.ref,
         effect=effect.id,
         setup=setup,
-        fragments=select(stack.fragments, setup.render),
+        fragments=tuple(select(stack.fragments, setup.render)),  # a list of the stack would grow in the agent's hands
         instructions=instructions,
         tools=tools,
         max_tokens=effect.max_tokens,

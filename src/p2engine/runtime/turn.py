@@ -31,11 +31,13 @@ async def commit(
     awaited: WaitKey | None = None,
     facts: Sequence[Fact] = (),
     branch: Branch | None = None,
+    current: StackRef | None = None,
 ) -> Step:
     """Write what `decide` makes of the stack, once. A conflict costs a fold, never a second effect.
 
     awaited: the wait this answers; AlreadySettled where the stack no longer waits for it. facts: what else happened.
-    Raises AlreadySettled, NameTaken, StoreError; HeadMoved only for a branch that this step opens.
+    branch: made in the same write. current: the branch that people talk to from then on. Raises AlreadySettled,
+    NameTaken, StoreError; HeadMoved only for a branch that this step opens.
     """
     async with world.stacks.lock(ref):
         stack = await world.stacks.get(ref)
@@ -56,12 +58,13 @@ async def commit(
                 effects=step.effects,
                 owner=world.owner if world.is_local else None,
                 branches=(branch,) if branch else (),
+                current=current,
                 facts=tuple(facts),
             )
             try:
                 await world.store.write(batch)
             except HeadMoved:
-                if branch is not None:
+                if branch is not None and branch.ref == ref:
                     raise
                 stack = await world.stacks.refresh(ref)
                 continue
