@@ -96,7 +96,9 @@ class TurnBudget(Section):
     turn_steps: Count | None = Field(default=None, description="Model replies and results in one turn.")
     turn_seconds: Positive | None = Field(default=None, description="Wall time of one turn, in seconds.")
     conversation_usd: Positive | None = Field(
-        default=None, description="Model cost of one conversation over all its turns, in US dollars."
+        default=None,
+        description="Model cost of one path of a conversation over all its turns, in US dollars; a fork inherits what"
+        " its part of the path cost.",
     )
     later = {"rollout_usd": ()}
 

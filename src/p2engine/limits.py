@@ -22,9 +22,10 @@ CONFIG_FILE_BYTES_MAX: Final = 1024 * 1024  # one configuration or project file
 # Attempts
 TOOL_TIMEOUT_S: Final = 60.0  # one attempt of one tool, unless the tool says otherwise
 MODEL_TIMEOUT_S: Final = 120.0  # one attempt of one model call
+DECISION_TIMEOUT_S: Final = 1800.0  # one decision of one agent, all attempts of its model included
 MODEL_ATTEMPTS_MAX: Final = 5  # attempts of one model call, the first included
-RETRY_WAIT_INITIAL_S: Final = 0.5
-RETRY_WAIT_MAX_S: Final = 30.0
+RETRY_WAIT_INITIAL_S: Final = 0.5  # before the second attempt of a model call; then it doubles
+RETRY_WAIT_MAX_S: Final = 30.0  # between two attempts of a model call
 RETRY_AFTER_MAX_S: Final = 120.0  # a provider that asks for more is an error, not a wait
 
 # The runtime

@@ -29,9 +29,8 @@ def pay(ctx, to: str) -> str:
     "Pay somebody."
     with Path("paid.txt").open("a") as paid:
         paid.write(f"{ctx.idempotency_key} {to}\\n")
-    Path("began").write_text("")
-    while Path("wait").exists():
-        pass
+    Path("began").write_text("yes")
+    Path("hold").read_text()
     return f"paid {to}"
 """
 
@@ -168,17 +167,15 @@ def test_failure_6_a_tool_that_must_not_run_twice_does_not(project: Project) -> 
     """kill -9 inside a tool that is neither idempotent nor free: after `resume` the model is told, and it ran once."""
     project.write("tools/pay.py", COUNTS)
     project.write("config/agents.yml", "agents:\n  - id: agent_alpha\n    tools: [pay]\n")
-    project.write("wait", "")
+    for pipe in ("began", "hold"):  # the tool says through one that it runs, and waits at the other
+        os.mkfifo(project.folder / pipe)
     answers: list[Answer] = [Reply(calls=(ToolUse("c1", "pay", {"to": "bob"}),)), "I was told."]
     with OpenAIServer(answers) as server:
         project.configure(llm={"api_base": server.base_url})
         with project.process("chat", "with", "agent_alpha", "--name", "demo", "-m", "Pay bob") as process:
-            while not (project.folder / "began").exists():
-                assert process.poll() is None
-                os.sched_yield()
+            assert (project.folder / "began").read_text() == "yes"
             process.kill()
             finished(process)
-        (project.folder / "wait").unlink()
         done = project.run("chat", "resume", "demo")
 
     assert done.out == "I was told.\n"

@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,6 +109,10 @@ class Actor:
                 elif not self._answers[word["done"]].done():
                     self._answers[word["done"]].set_result(word["result"])
                 self._heard.notify_all()
+
+
+Start = Callable[..., Awaitable[Actor]]
+"""Starts an Actor: the fixture `start`."""
 
 
 def report(**word: Any) -> None:

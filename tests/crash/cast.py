@@ -5,9 +5,11 @@ Builds an engine on a real file with every commit flushed. Knows where a process
 
 import asyncio
 import os
+import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +32,7 @@ REPEATS: Mapping[str, Repeat] = {"look": "free", "book": "idempotent", "pay": "n
 RAN = "tool.ran"  # the event that each tool raises, beside its result; `book` saves what it says as well
 
 Place = Literal[
+    "in opening the store",
     "before a write",
     "inside a commit",
     "after a write",
@@ -75,7 +78,8 @@ async def open_engine(
     busy_wait_s: float = BUSY_WAIT_S,
 ) -> Engine:
     """An engine on the files in `home`, as wiring would build it, but with doubles for its agents."""
-    store = await SqliteStore.open(home / "store.db", sync="FULL", busy_wait_s=busy_wait_s)
+    with _watched_opening(reach):
+        store = await SqliteStore.open(home / "store.db", sync="FULL", busy_wait_s=busy_wait_s)
     store._db.set_trace_callback(lambda sql: reach("inside a commit") if sql == "COMMIT" else None)
     world = World(
         store=_Watched(store, reach),
@@ -88,6 +92,23 @@ async def open_engine(
         bus=Bus(),
     )
     return Engine(world, lambda run, failed: InlineDispatcher(run, failed, grace_s=grace_s))
+
+
+@contextmanager
+def _watched_opening(reach: Reach) -> Iterator[None]:
+    """While inside, every statement on a new connection is a place: the file is being made, migrated or recovered."""
+    connect = sqlite3.connect
+
+    def connected(*args: Any, **options: Any) -> sqlite3.Connection:
+        db: sqlite3.Connection = connect(*args, **options)
+        db.set_trace_callback(lambda _: reach("in opening the store"))
+        return db
+
+    sqlite3.connect = connected  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sqlite3.connect = connect
 
 
 class _Watched:

@@ -1,13 +1,12 @@
 """Real processes for the tests of this folder; whatever a test does, each is ended and reaped."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.crash.actor import Actor
+from tests.crash.actor import Actor, Start
 from tests.crash.nursery import Nursery
-
-Start = Callable[..., Awaitable[Actor]]
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +27,4 @@ async def start() -> AsyncIterator[Start]:
     yield start
     for actor in actors:
         await actor.aclose()
+        sys.stderr.write(await actor.complains())  # shown where the test failed

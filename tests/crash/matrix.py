@@ -74,6 +74,8 @@ def _begun(home: Path) -> set[str]:
         db = sqlite3.connect(Path(folder) / "store.db")
         try:
             return {effect for (effect,) in db.execute("SELECT id FROM owed WHERE started = 1")}
+        except sqlite3.OperationalError:  # it died before the table was there
+            return set()
         finally:
             db.close()
 

@@ -6,16 +6,18 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from p2engine.dispatch.inline import InlineDispatcher
 from p2engine.errors import NewerFormat, StoreError
 from p2engine.wiring import Engine
-from tests.crash.actor import Actor
-from tests.crash.cast import traces
-from tests.crash.conftest import Start
+from tests.crash import matrix
+from tests.crash.actor import Actor, Start
+from tests.crash.cast import TASK, Place, one_turn, traces
+from tests.crash.nursery import Life
 
 
 def is_one_line(error: object) -> bool:
@@ -100,6 +102,45 @@ async def test_failure_35_killed_while_the_disk_is_full(start: Start, tmp_path: 
     await after.does("rests")
     assert await last_said(after) == "book done"
     assert len({key for kind, key in traces(tmp_path) if kind == "book"}) == 1
+
+
+@pytest.mark.parametrize("times", [1, 6])
+async def test_failure_35_any_write_may_be_refused(tmp_path: Path, times: int) -> None:
+    """Whichever write of the turn the disk refuses, and those after it: all is done once, and the turn ends."""
+    nth = 1
+    while await _one_turn_with_refusals(tmp_path / str(nth), range(nth, nth + times)):
+        case = await matrix.look(tmp_path / str(nth), (), Life(0), set())
+        assert case.problems == (), f"refused from write {nth} on"
+        nth += 1
+    assert nth > 15  # as many as the turn has
+
+
+async def _one_turn_with_refusals(home: Path, refused: range) -> bool:
+    """Play the turn; writes with these numbers fail. False where it has fewer."""
+    writes = 0
+
+    def reach(place: Place) -> None:
+        nonlocal writes
+        writes += place == "before a write"
+        if place == "before a write" and writes in refused:
+            raise StoreError("the disk is full; nothing was written")
+
+    home.mkdir()
+    engine = await one_turn(home, reach)
+    dispatcher = engine.world.dispatcher
+    assert isinstance(dispatcher, InlineDispatcher)
+    for _ in range(50):
+        with suppress(StoreError):
+            conversation = await engine.conversation("demo", agent="boss")
+            await engine.sweeper.sweep()
+            if not (await conversation.stack()).turn:
+                await conversation.say(TASK)
+            if not dispatcher._tasks and (await conversation.stack()).is_resting:
+                break
+        if dispatcher._tasks:
+            await asyncio.wait(dispatcher._tasks)
+    await engine.aclose()
+    return writes >= refused.start
 
 
 @pytest.mark.parametrize("words", ["hello", "use pay", "ask ann to use book"])

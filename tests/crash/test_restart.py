@@ -11,8 +11,8 @@ from p2engine.domain.records import Job, Perform, Query
 from p2engine.domain.stack import Stack
 from p2engine.errors import StoreError
 from p2engine.wiring import Engine
+from tests.crash.actor import Start
 from tests.crash.cast import open_engine, traces
-from tests.crash.conftest import Start
 
 
 async def test_failure_10_a_restart_keeps_everything(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash.actor import Start
 from tests.crash.cast import traces
-from tests.crash.conftest import Start
 
 NEVER_S = 0.05  # a grace period that no effect of these tests ends in
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.crash.actor import Start
 from tests.crash.cast import traces
-from tests.crash.conftest import Start
 
 
 def texts(stack: list[Any], kind: str) -> list[str]:

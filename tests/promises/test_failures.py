@@ -56,8 +56,8 @@ def passes_on(to: AgentId) -> Any:
     return decide
 
 
-async def test_failure_09_finished_means_that_the_root_finished(stage: Stage) -> None:
-    """A child that has ended, and a moment in which nothing runs, are not the end of the turn: `say` waits on."""
+async def test_failure_09_a_childs_end_is_not_the_turns(stage: Stage) -> None:
+    """While a child has ended and its parent still thinks, nothing says finished: `say` waits on."""
     gate = Gate()
 
     async def boss(view: AgentView) -> Sequence[Move] | str:
@@ -326,7 +326,7 @@ async def test_failure_26_names_stay_names(name: str, tmp_path: Path) -> None:
             lambda: engine.conversation(name, agent="agent_alpha"),
             lambda: engine.conversation("other", agent=name),
             lambda: conversation.fork(1, name),
-            lambda: conversation.rewind(1, name=name),
+            lambda: conversation.rewind(1, name=f"{name}'"),
             lambda: conversation.checkout(name),
             lambda: conversation.say(f"save 'x' as {name}" if len(name) < 100 else name),
         )

@@ -41,6 +41,7 @@ class Stage:
         self.ids = CountingIds()
         self.blobs = MemoryBlobs()
         self.engines: list[Engine] = []
+        self._born = 0
 
     @classmethod
     async def open(cls, path: str | Path = ":memory:") -> "Stage":
@@ -66,7 +67,8 @@ class Stage:
         is_local: bool = True,
     ) -> Engine:
         """A process of its own. `repeats`: the class of each tool an agent may use; `free` for all of `tools`."""
-        owner = OwnerId(f"p{len(self.engines)}")
+        self._born += 1
+        owner = OwnerId(f"p{self._born}")
         self.owners.add(owner)
         granted = repeats if repeats is not None else dict.fromkeys(tools or {}, "free")
         world = World(

@@ -37,7 +37,7 @@ def conflicts_of(engine: Engine) -> list[HeadMoved]:
 
 
 async def test_seam_05_outcomes_of_two_processes_on_one_stack_are_all_kept(on_file: Stage) -> None:
-    """32 tools of one reply end at the same moment in two processes: each outcome is written once and none is redone."""
+    """32 tools of one reply end at the same moment in two processes: each outcome is written once, none is redone."""
     ran: list[str] = []
     all_there = asyncio.Event()
 
@@ -220,7 +220,7 @@ async def test_failure_06_what_a_dead_process_had_not_begun_is_done(on_file: Sta
     saying.cancel()
 
     two = on_file.engine(agents, {"look": look}, {"look": "never"}, store=await on_file.another_store())
-    print(await on_file.owed(here), [type(s) for s in await states_of(here)]); assert await two.sweeper.sweep() == 2
+    assert await two.sweeper.sweep() == 2
     there = await two.conversation("demo")
     async with asyncio.timeout(30):
         reply = await there.resume()

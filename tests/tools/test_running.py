@@ -370,3 +370,21 @@ async def test_failure_33_a_tool_that_failed_is_recorded_as_failed() -> None:
     outcome = await runner(transfer)("transfer", {}, context())
 
     assert (outcome.status, outcome.reward) == ("error", None)
+
+
+class Prose:
+    """A tool by class that returns text where an outcome is wanted."""
+
+    spec = ToolSpec(name="prose")
+
+    async def __call__(self, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome:
+        return "just text"  # type: ignore[return-value]
+
+
+async def test_a_tool_that_returns_no_outcome_has_failed() -> None:
+    """A class-based tool that returns something else has run and failed, and its result says so."""
+    outcome = await Runner(Registry([Prose()]), now=ManualClock().now)("prose", {}, context())
+
+    assert outcome.status == "error"
+    assert "has run" in outcome.content
+    assert "str" in outcome.content

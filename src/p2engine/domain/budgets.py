@@ -1,5 +1,6 @@
 """What a turn may still spend. Derived from entries alone: no counter is shared, so parts always add up."""
 
+from functools import lru_cache
 from typing import TypeVar
 
 from p2engine.domain.setup import Budget, Spent
@@ -12,7 +13,11 @@ _N = TypeVar("_N", int, float)
 
 def limit_of(stack: Stack) -> Budget:
     """The budget of the running turn: what the caller granted, within what the agent's own setup allows."""
-    own, granted = stack.setup.budget, stack.granted or Budget()
+    return _within(stack.setup.budget, stack.granted or Budget())
+
+
+@lru_cache(maxsize=256)  # asked several times a step, and the same for many turns
+def _within(own: Budget, granted: Budget) -> Budget:
     return Budget(
         steps=_least(own.steps, granted.steps, TURN_STEPS_MAX),
         tokens=_least(own.tokens, granted.tokens),

@@ -15,7 +15,7 @@ from p2engine.domain.effects import AnyEffect, Ask, CallAgent, CallTool, Cancel,
 from p2engine.domain.ids import EffectId, child_ref, effect_id
 from p2engine.domain.messages import Usage
 from p2engine.domain.powers import bounded, delegation_refused, earlier_calls, tool_refused
-from p2engine.domain.setup import Spent
+from p2engine.domain.setup import Budget, Spent
 from p2engine.domain.stack import Call, Stack, call_digest
 from p2engine.domain.states import (
     AgentCall,
@@ -295,7 +295,7 @@ def _decided(move: _Move, decision: Decision) -> Finish | None:
 def _call(move: _Move, calls: Sequence[UseTool | Delegate], asks: Sequence[AskUser]) -> None:
     delegations = sum(isinstance(call, Delegate) for call in calls[:CALLS_PER_REPLY_MAX])
     left = unpromised(move.stack, move.at, move.spent)
-    grant = carve(left, len(calls), min(delegations, FAN_OUT_MAX))
+    grant = carve(left, len(calls), min(delegations, FAN_OUT_MAX)) if delegations else Budget()
     steps = left.steps or 0
     refused: list[AnyState] = []
     delegated = 0
@@ -336,7 +336,7 @@ def _ran(move: _Move, effect: CallTool, outcome: ToolOutcome) -> None:
             duplicate=effect.duplicate,
         )
     )
-    if outcome.status != "ok":
+    if outcome.status != "ok" or not outcome.then:
         return
     following = outcome.then[:FAN_OUT_MAX]
     grant = carve(unpromised(move.stack, move.at, move.spent), len(following), len(following))

@@ -128,17 +128,25 @@ def fragment(message: Message, before: bytes = b"") -> Fragment:
     return Fragment(message, wire, blake2b(before + wire, digest_size=16).digest())
 
 
-def wire_tools(tools: Sequence[ToolSpec]) -> bytes:
-    """The chat-completions JSON list of tools."""
-    return _encode(
-        [
+_WIRED_MAX = 256
+_wired: dict[int, tuple[tuple[ToolSpec, ...], bytes]] = {}
+
+
+def wire_tools(tools: tuple[ToolSpec, ...]) -> bytes:
+    """The chat-completions JSON list of tools. The bytes of a tuple that comes again, as a setup's does, are kept."""
+    known = _wired.get(id(tools))
+    if known is None or known[0] is not tools:
+        if len(_wired) >= _WIRED_MAX:
+            _wired.clear()
+        body = [
             {
                 "type": "function",
                 "function": {"name": t.name, "description": t.description, "parameters": t.parameters},
             }
             for t in tools
         ]
-    )
+        known = _wired[id(tools)] = (tools, _encode(body))  # with the tuple, so that its id is not given to another
+    return known[1]
 
 
 def prompt_hash(request: ModelRequest) -> str:

@@ -168,7 +168,8 @@ class Stack(msgspec.Struct, eq=False):
                         if not isinstance(state, UserResponse):
                             self._pay(_ONE_STEP)
                         break
-                self.unsent = tuple(call for call in self.unsent if call.call_id != state.call_id)
+                if self.unsent:
+                    self.unsent = tuple(call for call in self.unsent if call.call_id != state.call_id)
                 sent = self.calls.get(state.call_id)
                 if sent and not (isinstance(state, UserResponse) and isinstance(sent[0], ToolCall)):
                     del self.calls[state.call_id]

@@ -140,6 +140,7 @@ async def _leave(
 
 async def find(world: World, conversation: Conversation, name: str) -> Branch:
     """The branch of that name, or of that unique beginning of a name or ref. Raises UsageError."""
+    checked_name(name, "branch")
     branches = await world.store.branches(conversation.id, delegates=True)
     for branch in branches:
         if name in (branch.name, branch.ref):

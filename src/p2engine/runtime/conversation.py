@@ -125,11 +125,10 @@ class Conversation:
         if _asked(stack):
             return None
         waiter = Waiter(ref)
+        self._world.bus.wait(waiter, since=-1, head=stack.head)  # at once: the turn may end before `_wake` begins
         return await self._follow(waiter, self._wake(waiter), started, on_text)
 
     async def _wake(self, waiter: Waiter) -> None:
-        head = (await self._world.stacks.get(waiter.ref)).head
-        self._world.bus.wait(waiter, since=-1, head=head)
         step = await commit(self._world, waiter.ref, wake, cause="user")
         await hand_out(self._world, step.effects)
 
@@ -254,14 +253,31 @@ class Conversation:
         lock: later changes of these keys need `lock` too. Raises UsageError for unknown keys, values, or a locked key.
         """
         ref = (await self.branch()).ref
-        stack = await self._world.stacks.refresh(ref)
-        held = sorted(set(changes) & stack.locks)
-        if held and not lock:
-            raise UsageError(f"{held[0]!r} is locked on {self.name!r}", hint="say --lock to change it all the same")
+        setup = None
+        while setup is None:
+            stack = await self._world.stacks.refresh(ref)
+            held = sorted(set(changes) & stack.locks)
+            if held and not lock:
+                raise UsageError(f"{held[0]!r} is locked on {self.name!r}", hint="say --lock to change it all the same")
+            setup = await self._override(ref, stack, changes, tuple(sorted(changes)) if lock else ())
+        return setup
+
+    async def _override(
+        self, ref: StackRef, stack: Stack, changes: Mapping[str, Any], locks: tuple[str, ...]
+    ) -> Setup | None:
+        """Commit the change to what `stack` says; None where another change came first."""
         setup = await self._world.roster.setup(stack.agent, {**stack.overrides, **changes}, stand_in=True)
-        locks = tuple(sorted(changes)) if lock else ()
         said = Override(changes=dict(changes), locks=locks, setup=setup, source="user")
-        await commit(self._world, ref, lambda s, at: hear(s, (said,), at), cause="user")
+
+        def decide(current: Stack, at: float) -> Step:
+            if (current.overrides, current.locks) != (stack.overrides, stack.locks):
+                raise _Stale
+            return hear(current, (said,), at)
+
+        try:
+            await commit(self._world, ref, decide, cause="user")
+        except _Stale:
+            return None
         return setup
 
     async def rate(self, score: float, *, turn: int | None = None, note: str = "", label: str = "") -> Verdict:

@@ -21,7 +21,8 @@ INHERITED = frozenset({"model", "llm_model", "temperature", "top_p", "max_tokens
 async def open_child(effect: CallAgent, world: World) -> Sequence[AnyEffect]:
     """Open the child once; opening it again changes nothing. Refused (AlreadySettled) when the call was cancelled."""
     ref = child_ref(effect.id)
-    if await world.store.branch(ref) is not None:
+    known = await world.store.branch(ref)
+    if known is not None and known.delegate == effect.id:
         return ()
     caller = await world.stacks.get(effect.ref)
     parent, at = effect.base or (None, 0)

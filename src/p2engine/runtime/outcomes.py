@@ -12,6 +12,8 @@ from p2engine.domain.decisions import AskUser, Decision, Delegate, Failure, Fini
 from p2engine.domain.messages import Usage
 from p2engine.limits import REPLY_BYTES_MAX
 
+TOOL_EVENTS = "tool."  # how the kinds of a tool's own events begin: what the ledger or a stack tells, no tool can tell
+
 _MOVES = frozenset({Say, UseTool, Delegate, AskUser, Finish})
 _UNFIT = (TypeError, ValueError, OverflowError, RecursionError, msgspec.ValidationError)
 _pack = msgspec.msgpack.Encoder().encode
@@ -34,7 +36,11 @@ def plain_decision(answer: object) -> Decision | Failure:
 def plain_result(outcome: object) -> ToolOutcome:
     """What a tool came to as plain values; an error that says why where it has no such form."""
     try:
-        return msgspec.convert(_plain(outcome), ToolOutcome)
+        plain = msgspec.convert(_plain(outcome), ToolOutcome)
+        for kind, _ in plain.events:
+            if not kind.startswith(TOOL_EVENTS):
+                raise ValueError(f"its event {kind!r} must begin with {TOOL_EVENTS!r}")
+        return plain
     except _UNFIT as error:
         why = plain_text(f"the tool has run, but its result cannot be kept: {error}")
         return ToolOutcome(status="error", content=why)

@@ -15,7 +15,7 @@ from p2engine.domain.records import Batch, Claimed, Fact, Perform
 from p2engine.domain.render import select
 from p2engine.domain.stack import Stack
 from p2engine.errors import AlreadySettled, EffectError, NewerFormat, StoreError, UsageError
-from p2engine.limits import RELEASES_MAX, TRIES_MAX
+from p2engine.limits import DECISION_TIMEOUT_S, RELEASES_MAX, TRIES_MAX
 from p2engine.ports import AgentView, OnText, ToolContext
 from p2engine.runtime.artifacts import Saving
 from p2engine.runtime.delegation import open_child
@@ -162,9 +162,14 @@ async def _think(effect: Think, world: World) -> Outcome:
     view = await _view(world, stack, effect, world.bus.on_text(effect.ref))
     with _Interruptible(effect.id, world):
         try:
-            return plain_decision(await world.roster.agent(view.setup).decide(view))
+            async with asyncio.timeout(DECISION_TIMEOUT_S) as limit:
+                return plain_decision(await world.roster.agent(view.setup).decide(view))
         except EffectError as error:
             return Failure(plain_text(str(error)))
+        except TimeoutError as error:
+            if not limit.expired():
+                return _failed(stack, error)
+            return Failure(f"{stack.agent} did not decide within {DECISION_TIMEOUT_S:g} s")
         except asyncio.CancelledError as error:
             # Whoever cancels this task means it; an agent that awaited something cancelled has merely failed.
             if (task := asyncio.current_task()) is None or task.cancelling():

@@ -12,7 +12,7 @@ import msgspec
 
 from p2engine.domain.decisions import ToolOutcome
 from p2engine.domain.messages import ToolSpec
-from p2engine.errors import EffectError
+from p2engine.errors import EffectError, ToolError
 from p2engine.limits import RETRY_AFTER_MAX_S, RETRY_WAIT_INITIAL_S, RETRY_WAIT_MAX_S, TOOL_TIMEOUT_S
 from p2engine.ports import Tool, Toolbox, ToolContext
 from p2engine.tools.cache import ResultCache, key_of
@@ -113,7 +113,10 @@ class _Run:
 
     async def outcome(self) -> ToolOutcome:
         if not isinstance(self._tool, ToolBody):
-            outcome: ToolOutcome = await self._timed(self._tool(self._arguments, self._ctx))
+            outcome = await self._timed(self._tool(self._arguments, self._ctx))
+            self._has_run = True
+            if not isinstance(outcome, ToolOutcome):
+                raise ToolError(f"it returned {type(outcome).__name__}, not a ToolOutcome")
             return outcome
         call = self._tool.prepare(self._arguments, self._ctx)
         if call.is_blocking:
