@@ -108,7 +108,9 @@ class Engine(Core):
         if self._project_tools is not None and self._project_tools.changed():
             loaded = self._project_tools.load()
             clashes = self.registry.exchange(loaded.tools)
-            said += [*loaded.changed, *(str(problem) for problem in (*loaded.problems, *clashes))]
+            broken = {Path(problem.file).name for problem in loaded.problems if problem.file}
+            said += [f"tools/{name}" for name in loaded.changed if name not in broken]
+            said += [str(problem) for problem in (*loaded.problems, *clashes)]
         said += self.roster.refresh()
         problems = {str(problem) for problem in self.roster.problems}
         said += sorted(problems - self._said)

@@ -71,7 +71,7 @@ def stacks_of(
     found = [branch for branch in branches.values() if branch.agent == agent][::-1]
     if not found:
         there = ", ".join(sorted({branch.agent for branch in branches.values()}))
-        raise UsageError(f"no agent {agent!r} in {conversation.name!r}; there is {there}")
+        raise UsageError(f"no agent {agent[:40]!r} in {conversation.name!r}; there is {there}")
     if name is None:
         return found
     return [named(found, name, conversation.name)]
