@@ -16,7 +16,7 @@ def description() -> dict[str, str]:
     uname = platform.uname()
     return {
         "processor": f"{processor()}, {os.cpu_count()} cores, {uname.machine}",
-        "system": f"{uname.system} {uname.release}",
+        "system": f"{uname.system} {uname.release.partition('-')[0]}",
         "files": f"temporary folder on {filesystem()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "SQLite": sqlite3.sqlite_version,

@@ -92,6 +92,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.names) - set(BENCHES)):
         parser.error(f"there is no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
+    if given.write and (given.names or given.quick):
+        parser.error("--write puts a whole run on the page: no names, and not --quick")
     return given
 
 

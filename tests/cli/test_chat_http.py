@@ -106,7 +106,7 @@ def test_a_refused_key_is_an_error_and_no_fallback(project: Project) -> None:
     assert "sk-wrong-key" not in done.out + done.err + (project.folder / "logs/main.log").read_text()
 
 
-def test_failure_4_an_error_ends_the_turn_and_the_next_message_works(project: Project) -> None:
+def test_failure_04_an_error_ends_the_turn_and_the_next_message_works(project: Project) -> None:
     """A provider that fails: the turn ends by error, is told in a line, and the next message is answered."""
     with OpenAIServer([Fault(status=400, message="no \x1b[31mway"), "fine"]) as server:
         project.configure(llm={"api_base": server.base_url})
@@ -118,7 +118,7 @@ def test_failure_4_an_error_ends_the_turn_and_the_next_message_works(project: Pr
     assert "\x1b" not in done.err
 
 
-def test_failure_3_text_beside_calls_is_kept(project: Project) -> None:
+def test_failure_03_text_beside_calls_is_kept(project: Project) -> None:
     """Text with two calls beside it stands with the calls on standard error; only the answer on standard output."""
     calls = (ToolUse("c1", "get_weather", {"location": "Paris"}), ToolUse("c2", "get_weather", {"location": "Oslo"}))
     with OpenAIServer([Reply(text="Let me see.", calls=calls), "Both are cool."]) as server:
@@ -149,7 +149,7 @@ def test_failure_36_a_turn_that_is_interrupted_goes_on(number: int, project: Pro
     assert [(row["reply"], row["turn"], row["finished"]) for row in done.rows] == [("You said: hello", 1, "answered")]
 
 
-def test_failure_6_a_killed_turn_goes_on(project: Project, gate: Gate) -> None:
+def test_failure_06_a_killed_turn_goes_on(project: Project, gate: Gate) -> None:
     """kill -9 while the model thinks: `chat resume` answers, then says the message that was given."""
     with OpenAIServer(gate) as server:
         project.configure(llm={"api_base": server.base_url})
@@ -163,7 +163,7 @@ def test_failure_6_a_killed_turn_goes_on(project: Project, gate: Gate) -> None:
     assert [(row["reply"], row["turn"]) for row in done.rows] == [("You said: hello", 1), ("You said: again", 2)]
 
 
-def test_failure_6_a_tool_that_must_not_run_twice_does_not(project: Project) -> None:
+def test_failure_06_a_tool_that_must_not_run_twice_does_not(project: Project) -> None:
     """kill -9 inside a tool that is neither idempotent nor free: after `resume` the model is told, and it ran once."""
     project.write("tools/pay.py", COUNTS)
     project.write("config/agents.yml", "agents:\n  - id: agent_alpha\n    tools: [pay]\n")

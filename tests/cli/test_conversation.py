@@ -412,7 +412,7 @@ def watched(project: Project, *more: str) -> Any:
     return project.process("conversation", "watch", "demo", "--json", *more)
 
 
-def test_watch_follows_what_other_processes_write(project: Project, here: Run) -> None:
+def test_failure_30_watch_follows_what_other_processes_write(project: Project, here: Run) -> None:
     """Started in between, it shows each event as it is written elsewhere, as JSON lines, until Ctrl-C."""
     say(here, "demo", PARIS, agent="agent_alpha")
     with watched(project, "--from-start") as process:
@@ -430,7 +430,7 @@ def test_watch_follows_what_other_processes_write(project: Project, here: Run) -
     assert len({event["cursor"] for event in seen}) == len(seen)
 
 
-def test_a_watch_goes_on_after_a_cursor_without_gaps(project: Project, here: Run) -> None:
+def test_failure_17_a_watch_goes_on_after_a_cursor_without_gaps(project: Project, here: Run) -> None:
     """Two watches, the second after the last cursor of the first, see together what one sees that missed nothing."""
     say(here, "demo", PARIS, agent="agent_alpha")
     exported = [json.loads(line) for line in here("conversation", "export", "demo").out.splitlines()]

@@ -60,7 +60,7 @@ BAD_YAML = {
 
 
 @pytest.mark.parametrize(("text", "says"), BAD_YAML.items(), ids=range(len(BAD_YAML)))
-def test_f27_wrong_yaml_is_one_line_with_file_line_and_nearest_key(text: str, says: str) -> None:
+def test_failure_27_wrong_yaml_is_one_line_with_file_line_and_nearest_key(text: str, says: str) -> None:
     """Whatever is wrong with a YAML file is said in one line that starts with where it is."""
     with pytest.raises(ConfigError) as raised:
         parse_yaml(text, "f").check(Whole)
@@ -83,7 +83,7 @@ BAD_JSON = {
 
 
 @pytest.mark.parametrize(("text", "says"), BAD_JSON.items(), ids=range(len(BAD_JSON)))
-def test_f27_wrong_json_is_one_line_with_file_line_and_nearest_key(text: str, says: str) -> None:
+def test_failure_27_wrong_json_is_one_line_with_file_line_and_nearest_key(text: str, says: str) -> None:
     """Whatever is wrong with a JSON file is said in one line that starts with where it is."""
     with pytest.raises(ConfigError) as raised:
         parse_json(text, "f").check(Whole)
@@ -136,7 +136,7 @@ def test_a_long_wrong_value_is_cut() -> None:
 
 
 @pytest.mark.parametrize("read", [read_yaml, read_json])
-def test_f27_what_is_no_small_text_file_is_said(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_27_what_is_no_small_text_file_is_said(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing, huge or binary file, a folder and other encodings are each one line with the file's name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()

@@ -39,7 +39,7 @@ def test_a_persona_is_filled_in(folder: Path) -> None:
     assert Personas([folder]).get("one").wants == ("get_weather", "delegate")
 
 
-def test_f25_braces_in_what_is_filled_in_stay_text(folder: Path) -> None:
+def test_failure_25_braces_in_what_is_filled_in_stay_text(folder: Path) -> None:
     """A tool's description that looks like a template is shown as it is written."""
     assert render(folder, "{% for tool in tools %}{{ tool.description }}{% endfor %}") == WEATHER.description
 
@@ -72,7 +72,7 @@ def test_a_template_that_cannot_be_is_one_line(text: str, says: str, folder: Pat
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a\0b", "", "x" * 10**7, "one/../one", "nobody"])
-def test_f26_a_name_never_leaves_the_folder(name: str, folder: Path) -> None:
+def test_failure_26_a_name_never_leaves_the_folder(name: str, folder: Path) -> None:
     """A name is a plain name of a file there, or no persona."""
     (folder.parent / "secret.j2").write_text("secret")
     (folder / "one.j2").write_text("one")

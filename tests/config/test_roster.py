@@ -204,7 +204,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "says"), BAD.items(), ids=range(len(BAD)))
-def test_f27_a_wrong_agents_file_is_one_line(text: str, says: str, project: Project) -> None:
+def test_failure_27_a_wrong_agents_file_is_one_line(text: str, says: str, project: Project) -> None:
     """Every way of getting agents.yml wrong is one line with file, line and the nearest name; nothing is started."""
     project.agents(text)
     with pytest.raises(ConfigError) as raised:
@@ -232,7 +232,7 @@ def test_what_agents_cannot_have_yet_is_refused_by_name(line: str, key: str, pro
     assert raised.value.hint == "config/agents.yml:3: take it out"
 
 
-def test_f27_a_folder_where_the_file_should_be(project: Project) -> None:
+def test_failure_27_a_folder_where_the_file_should_be(project: Project) -> None:
     """A folder called agents.yml is said, not read."""
     (project.folder / "config" / "agents.yml").mkdir(parents=True)
     with pytest.raises(ConfigError) as raised:
@@ -248,7 +248,7 @@ def test_a_model_that_is_not_supported_is_refused(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["agent_x", "alfa", "alpha ", "../alpha", "", "a\x1b[31m", "x" * 10**6])
-async def test_f19_an_invented_agent_is_refused_with_the_nearest_name(name: str, project: Project) -> None:
+async def test_failure_19_an_invented_agent_is_refused_with_the_nearest_name(name: str, project: Project) -> None:
     """A name that nobody has is an error, however it looks; it never gets anybody's tools."""
     project.agents(TWO)
     with pytest.raises(UsageError) as raised:
@@ -260,7 +260,7 @@ async def test_f19_an_invented_agent_is_refused_with_the_nearest_name(name: str,
         assert "did you mean alpha?" in raised.value.message
 
 
-async def test_f19_the_stand_in_has_no_tools_and_gets_none(project: Project) -> None:
+async def test_failure_19_the_stand_in_has_no_tools_and_gets_none(project: Project) -> None:
     """`chat with ANYNAME` has an agent with the default model and no powers; an override cannot give it any."""
     project.agents(TWO)
     roster = project.roster(defaults=Defaults("groq/llama"))
@@ -294,7 +294,7 @@ async def test_f19_the_stand_in_has_no_tools_and_gets_none(project: Project) -> 
         ({"temperature": None}, "temperature", None),
     ],
 )
-async def test_f30_overrides_change_the_setup(
+async def test_failure_30_overrides_change_the_setup(
     changes: dict[str, Any], field: str, value: Any, project: Project
 ) -> None:
     """Every override key changes what is recorded, written as JSON or as text from a command line."""

@@ -87,7 +87,7 @@ async def test_templates_see_the_message_and_what_was_found() -> None:
     assert await answer(decider, "xacx") == "desk|xacx|['a', '', 'c']|c"
 
 
-async def test_f25_what_was_said_is_never_a_template() -> None:
+async def test_failure_25_what_was_said_is_never_a_template() -> None:
     """Braces in a message, a group or a result are shown as they are."""
     evil = "{{ 7 * 7 }}{% for x in y %}"
     decider = agent({"regex": "(.*)", "answer": "{{ groups[0] }} {{ message }}"})

@@ -70,7 +70,7 @@ EFFECTS: list[tuple[str, str, str, Any]] = [
 
 @pytest.mark.parametrize(("variable", "text", "key", "value"), EFFECTS, ids=[row[0] for row in EFFECTS])
 @pytest.mark.parametrize("place", ["environment", ".env"])
-def test_f28_every_variable_has_its_effect(
+def test_failure_28_every_variable_has_its_effect(
     variable: str, text: str, key: str, value: Any, place: str, project: Path
 ) -> None:
     """A variable of the documents sets what it says, from the process environment and from `.env`."""
@@ -81,13 +81,13 @@ def test_f28_every_variable_has_its_effect(
     assert (found.get_secret_value() if key.startswith("provider_keys") else found) == value
 
 
-def test_f28_every_variable_is_in_a_table() -> None:
+def test_failure_28_every_variable_is_in_a_table() -> None:
     """The table above, and the tests of places and of what is not built, leave no documented variable out."""
     tested = {row[0] for row in EFFECTS} | set(PLACES) | set(NOT_BUILT) | {"…_API_KEY"}
     assert tested - {"ANTHROPIC_API_KEY"} == {*VARIABLES, *PROVIDERS, *PLACES, *NOT_BUILT}
 
 
-def test_f28_places_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_28_places_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P2ENGINE_PROJECT, P2ENGINE_HOME and CONFIG_FILE say where things are; arguments win over them."""
     monkeypatch.chdir(tmp_path)
     for name in ("one", "two"):
@@ -135,7 +135,7 @@ def test_the_process_environment_is_read(project: Path, monkeypatch: pytest.Monk
         ("P2ENGINE_LEDGER_DRIVER", "canton", "not available in this version: P2ENGINE_LEDGER_DRIVER=canton"),
     ],
 )
-def test_f27_a_bad_variable_is_one_line(name: str, text: str, says: str, project: Path) -> None:
+def test_failure_27_a_bad_variable_is_one_line(name: str, text: str, says: str, project: Path) -> None:
     """A wrong value, or one of a feature that is not here, is refused in one line that names the variable."""
     with pytest.raises((ConfigError, NotAvailable, UsageError)) as raised:
         load({name: text})
@@ -173,7 +173,7 @@ BAD_CONFIGS: dict[str, str] = {
 
 
 @pytest.mark.parametrize(("config", "says"), BAD_CONFIGS.items(), ids=range(len(BAD_CONFIGS)))
-def test_f27_a_bad_configuration_file_is_one_line(config: str, says: str, project: Path) -> None:
+def test_failure_27_a_bad_configuration_file_is_one_line(config: str, says: str, project: Path) -> None:
     """A wrong config.json stops everything with the file, the line and the nearest key."""
     write(project, config)
     with pytest.raises((ConfigError, NotAvailable)) as raised:
@@ -299,7 +299,7 @@ def test_the_seeds_environment_file_loads_and_says_what_has_no_effect(project: P
     ]
 
 
-def test_f28_a_ledger_switched_off_needs_nothing_and_says_nothing(project: Path) -> None:
+def test_failure_28_a_ledger_switched_off_needs_nothing_and_says_nothing(project: Path) -> None:
     """LEDGER_ENABLED=false is quiet."""
     assert load({"LEDGER_ENABLED": "false", "OBS_ENABLED": "false"}).notes == []
 
@@ -321,7 +321,7 @@ def test_a_variable_without_effect_is_named(name: str, project: Path) -> None:
         ("XAI_API_KEY='a b'\n", ".env:1: XAI_API_KEY: holds a character that no key has"),
     ],
 )
-def test_f27_a_wrong_line_of_dotenv_is_one_line(text: str, says: str, project: Path) -> None:
+def test_failure_27_a_wrong_line_of_dotenv_is_one_line(text: str, says: str, project: Path) -> None:
     """A line of `.env` that means nothing is an error with its place."""
     (project / ".env").write_text(text)
     with pytest.raises(ConfigError) as raised:
@@ -449,7 +449,7 @@ def test_budget_keys_become_the_budget_of_a_turn(project: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 10_000, "../../nowhere", "~nobody-here/x"])
-def test_f26_odd_paths_are_refused(name: str, project: Path) -> None:
+def test_failure_26_odd_paths_are_refused(name: str, project: Path) -> None:
     """A path with NUL, a huge one and one that is not there: one line, no traceback of another kind."""
     for arguments in ({"project": name}, {"config": name}):
         with pytest.raises(P2EngineError) as raised:

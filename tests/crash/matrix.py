@@ -50,8 +50,11 @@ def seconds(single: Iterable[Case]) -> list[tuple[Point, Point]]:
     return [(case.deaths[0], second) for case in single if case.deaths for second in points(case.last)]
 
 
-def run(nursery: Nursery, home: Path, *deaths: Point, cold: bool = False) -> Case:
-    """Processes die at `deaths`, one after the other; the next one ends the turn. cold: it starts from nothing."""
+def run(nursery: Nursery, home: Path, *deaths: Point, cold: bool = False, keeps: bool = False) -> Case:
+    """Processes die at `deaths`, one after the other; the next one ends the turn. cold: it starts from nothing.
+
+    The home is removed where all is well, unless it `keeps` it.
+    """
     home.mkdir()
     begun: set[str] = set()
     died: list[Point] = []
@@ -63,7 +66,10 @@ def run(nursery: Nursery, home: Path, *deaths: Point, cold: bool = False) -> Cas
         begun |= _begun(home)
     else:
         life = live_cold(home) if cold else nursery.live(home)
-    return asyncio.run(look(home, tuple(died), life, begun))
+    case = asyncio.run(look(home, tuple(died), life, begun))
+    if not (case.problems or keeps):
+        shutil.rmtree(home)
+    return case
 
 
 def _begun(home: Path) -> set[str]:

@@ -45,7 +45,7 @@ def expect_all_well(cases: Collection[Case]) -> None:
 
 
 @shares
-def test_failure_6_killed_anywhere(nursery: Nursery, tmp_path: Path, share: int) -> None:
+def test_failure_06_killed_anywhere(nursery: Nursery, tmp_path: Path, share: int) -> None:
     """Wherever a process is killed, the next one ends the turn; nothing is lost, or done twice that must not be."""
     cases = singles(nursery, tmp_path, share)
     # How many writes share a commit is a matter of time, so a life may have fewer commits than the one counted.
@@ -55,7 +55,7 @@ def test_failure_6_killed_anywhere(nursery: Nursery, tmp_path: Path, share: int)
 
 
 @shares
-def test_failure_6_killed_again_while_recovering(nursery: Nursery, tmp_path: Path, share: int) -> None:
+def test_failure_06_killed_again_while_recovering(nursery: Nursery, tmp_path: Path, share: int) -> None:
     """The process that goes on is killed too, at points drawn by lot."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")
@@ -70,7 +70,7 @@ def test_failure_6_killed_again_while_recovering(nursery: Nursery, tmp_path: Pat
 @pytest.mark.full
 @pytest.mark.timeout(1800)
 @shares
-def test_failure_6_killed_again_everywhere(nursery: Nursery, tmp_path: Path, share: int) -> None:
+def test_failure_06_killed_again_everywhere(nursery: Nursery, tmp_path: Path, share: int) -> None:
     """Every pair of deaths: the process that goes on after each is killed at each point that it comes to."""
     pairs = seconds(singles(nursery, tmp_path, share).values())
     expect_all_well([matrix.run(nursery, tmp_path / f"{pair}", *pair) for pair in pairs])
@@ -79,7 +79,7 @@ def test_failure_6_killed_again_everywhere(nursery: Nursery, tmp_path: Path, sha
 @pytest.mark.full
 @pytest.mark.timeout(600)
 @shares
-def test_failure_6_killed_again_and_again(nursery: Nursery, tmp_path: Path, share: int) -> None:
+def test_failure_06_killed_again_and_again(nursery: Nursery, tmp_path: Path, share: int) -> None:
     """Up to five processes die one after the other, at points drawn by lot."""
     seed = secrets.randbits(32)
     print(f"seed {seed}")
@@ -131,7 +131,7 @@ def test_the_judge_sees_what_is_wrong(nursery: Nursery, tmp_path: Path, fault: s
     """Faults put in by hand after a good run are found, each by its name."""
     home = tmp_path / "home"
     death = Point("in a model call", 1)
-    case = matrix.run(nursery, home, death)
+    case = matrix.run(nursery, home, death, keeps=True)
     assert case.problems == ()
     _put_in(home, fault)
     judged = asyncio.run(matrix.look(home, (death,), case.last, set()))

@@ -15,7 +15,7 @@ def texts(stack: list[Any], kind: str) -> list[str]:
     return [state["text"] for state in stack if state["k"] == kind]
 
 
-async def test_failure_5_two_processes_speak_at_once(start: Start, tmp_path: Path) -> None:
+async def test_failure_05_two_processes_speak_at_once(start: Start, tmp_path: Path) -> None:
     """Every message of both is heard once, in the order of the log, and each say returns the answer to its own."""
     one, two = await start(tmp_path), await start(tmp_path)
 
@@ -41,7 +41,7 @@ async def test_failure_5_two_processes_speak_at_once(start: Start, tmp_path: Pat
     assert await two.does("owed") == []
 
 
-async def test_seam_4_say_follows_the_log(start: Start, tmp_path: Path) -> None:
+async def test_seam_04_say_follows_the_log(start: Start, tmp_path: Path) -> None:
     """A message to a turn that another process runs is answered by that process; the one that said it is told."""
     one, two = await start(tmp_path, gates=["think"]), await start(tmp_path)
     first = one.tell("say", "first")
@@ -56,7 +56,7 @@ async def test_seam_4_say_follows_the_log(start: Start, tmp_path: Path) -> None:
     assert not two.was_at("think boss")
 
 
-async def test_failure_6_who_waits_is_answered_by_who_takes_over(start: Start, tmp_path: Path) -> None:
+async def test_failure_06_who_waits_is_answered_by_who_takes_over(start: Start, tmp_path: Path) -> None:
     """The owner of a turn is killed in a model call; another process, whose say and resume wait, ends it unasked."""
     one, two = await start(tmp_path, gates=["think"]), await start(tmp_path)
     one.tell("say", "first")
@@ -73,7 +73,7 @@ async def test_failure_6_who_waits_is_answered_by_who_takes_over(start: Start, t
 
 
 @pytest.mark.parametrize("tool", ["look", "book", "pay"])
-async def test_seam_9_a_living_owner_is_never_robbed(start: Start, tmp_path: Path, tool: str) -> None:
+async def test_seam_09_a_living_owner_is_never_robbed(start: Start, tmp_path: Path, tool: str) -> None:
     """However often others sweep, and though the owner is stopped, what it runs stays its own and runs once."""
     one, two = await start(tmp_path, gates=["tool"]), await start(tmp_path)
     reply = one.tell("say", f"use {tool}")
@@ -92,7 +92,7 @@ async def test_seam_9_a_living_owner_is_never_robbed(start: Start, tmp_path: Pat
 @pytest.mark.parametrize(
     ("tool", "told", "runs"), [("look", "look done", 2), ("book", "book done", 2), ("pay", "outcome unknown", 1)]
 )
-async def test_failure_6_a_tool_whose_process_dies(
+async def test_failure_06_a_tool_whose_process_dies(
     start: Start, tmp_path: Path, tool: str, told: str, runs: int
 ) -> None:
     """Taken over, a tool that may be repeated runs again under the same key; any other is reported as unknown."""
@@ -109,7 +109,7 @@ async def test_failure_6_a_tool_whose_process_dies(
     assert len(set(keys)) == 1
 
 
-async def test_seam_8_cancelled_from_another_process(start: Start, tmp_path: Path) -> None:
+async def test_seam_08_cancelled_from_another_process(start: Start, tmp_path: Path) -> None:
     """Whoever waits is told, and the model that nobody knows; what ran on is a late event; the next message works."""
     one, two = await start(tmp_path, gates=["tool"]), await start(tmp_path)
     reply = one.tell("say", "use pay")
@@ -127,7 +127,7 @@ async def test_seam_8_cancelled_from_another_process(start: Start, tmp_path: Pat
     assert [kind for kind, _ in traces(tmp_path)].count("pay") == 1
 
 
-async def test_seam_7_cancelling_from_another_process_reaches_the_delegate(start: Start, tmp_path: Path) -> None:
+async def test_seam_07_cancelling_from_another_process_reaches_the_delegate(start: Start, tmp_path: Path) -> None:
     """The child of the cancelled turn ends too, though its model call runs in the other process."""
     one, two = await start(tmp_path, gates=["think ann"]), await start(tmp_path)
     reply = one.tell("say", "ask ann to sing")
@@ -142,7 +142,7 @@ async def test_seam_7_cancelling_from_another_process_reaches_the_delegate(start
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-async def test_seam_7_who_cancels_dies_half_way(start: Start, tmp_path: Path, nth: int) -> None:
+async def test_seam_07_who_cancels_dies_half_way(start: Start, tmp_path: Path, nth: int) -> None:
     """Killed before the root's end is written, nothing has happened; killed after, the living one ends the child."""
     one, two = await start(tmp_path, gates=["think ann"]), await start(tmp_path)
     reply = one.tell("say", "ask ann to sing")
@@ -182,7 +182,7 @@ async def test_rewound_from_another_process(start: Start, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("command", [("rewind", 4), ("checkout", "side")])
-async def test_seam_7_who_leaves_a_branch_dies_half_way(
+async def test_seam_07_who_leaves_a_branch_dies_half_way(
     start: Start, tmp_path: Path, command: tuple[str, object], nth: int
 ) -> None:
     """Killed before the first write, all is as it was; killed after, the other branch is current and this one ends."""
@@ -205,7 +205,7 @@ async def test_seam_7_who_leaves_a_branch_dies_half_way(
     assert ((await one.does("say", "and now?"))["branch"] == "main") is (nth == 1)
 
 
-async def test_seam_8_a_rewind_lists_what_stays_done(start: Start, tmp_path: Path) -> None:
+async def test_seam_08_a_rewind_lists_what_stays_done(start: Start, tmp_path: Path) -> None:
     """What changed the world after the cut is named, a delegate's and another process's running call included."""
     one, two = await start(tmp_path), await start(tmp_path)
     await one.does("say", "hello")

@@ -250,7 +250,7 @@ def test_seam_28_recorded_outcomes_fold_to_the_same_bytes(tape: Tape) -> None:
 
 
 @given(TAPE)
-def test_seam_6_every_end_returns_to_whoever_waits(tape: Tape) -> None:
+def test_seam_06_every_end_returns_to_whoever_waits(tape: Tape) -> None:
     """Each turn that a delegation opened ends with one Return to that call, whatever the reason."""
     walk = stroll(tape)
     come_to_rest(walk)
@@ -266,7 +266,7 @@ def test_seam_6_every_end_returns_to_whoever_waits(tape: Tape) -> None:
 
 
 @given(TAPE)
-def test_seam_4_a_turn_answers_every_message(tape: Tape) -> None:
+def test_seam_04_a_turn_answers_every_message(tape: Tape) -> None:
     """A turn that ends `answered` has shown the model every message that reached it."""
     walk = stroll(tape)
     for _, step, _ in walk.steps:

@@ -78,7 +78,7 @@ def failing(model: Any, **fields: Any) -> ModelError:
     return caught.value
 
 
-def test_a_call_that_works_is_one_attempt() -> None:
+def test_seam_26_a_call_that_works_is_one_attempt() -> None:
     """The first attempt runs bare: no wait, the same request, one attempt in the usage."""
     model = ScriptedModel([said("Hi", tokens_in=5)])
     reply, seconds = timed(model)
@@ -167,7 +167,7 @@ def test_an_attempt_has_a_time_out() -> None:
     assert "no answer within 10 s" in failing(Slow(100, 100), timeout_s=10, attempts=2).message
 
 
-def test_the_wait_for_a_turn_is_not_the_attempts() -> None:
+def test_seam_01_the_wait_for_a_turn_is_not_the_attempts() -> None:
     """A call that queues behind another for longer than its time-out still gets its whole time."""
 
     async def scene() -> list[ModelReply]:

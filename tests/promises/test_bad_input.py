@@ -258,7 +258,8 @@ def test_a_tool_file_with_a_syntax_error_does_not_stop_the_others(project: Proje
 
     assert done.status == 0
     assert "from good.py" in done.out
-    assert [line for line in done.err.splitlines() if "bad.py" in line] == ["tools/bad.py:2: SyntaxError: invalid syntax"]
+    told = [line for line in done.err.splitlines() if "bad.py" in line]
+    assert told == ["tools/bad.py:2: SyntaxError: invalid syntax"]
 
 
 def test_two_tools_of_one_name_are_named_and_the_first_is_taken(project: Project, here: Run) -> None:

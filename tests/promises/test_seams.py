@@ -23,16 +23,16 @@ from p2engine.domain.decisions import AskUser, Decision, Delegate, Move, Say, To
 from p2engine.domain.effects import Ask, Think
 from p2engine.domain.ids import AgentId, StackRef, child_ref, effect_id
 from p2engine.domain.messages import RENDERER, Fragment, ModelReply, ModelRequest, Usage, prompt_hash
-from p2engine.domain.records import Query
+from p2engine.domain.records import Cursor, Query
 from p2engine.domain.stack import Stack
-from p2engine.domain.states import AgentResult, Finished, Override, ToolResult, UserMessage
-from p2engine.models import calling, pricing
+from p2engine.domain.states import AgentResult, Finished, Override, UserMessage
+from p2engine.models import pricing
 from p2engine.models.calling import Guarded
 from p2engine.models.limiter import LocalLimiter
 from p2engine.ports import AgentView, OnText, ToolContext
 from p2engine.runtime.stacks import Stacks
 from p2engine.stores.sqlite import SqliteStore
-from p2engine.testing.histories import NOON, answering, asking, conversation, opening, ref
+from p2engine.testing.histories import NOON, answering, asking, opening
 from tests.domain.walking import ROOT, Walk, setup_of
 from tests.runtime.conftest import Script, Stage, states_of
 
@@ -55,6 +55,21 @@ def looks(then: str = "so: ") -> Any:
 
 async def look(arguments: Mapping[str, Any], ctx: ToolContext) -> str:
     return "seen"
+
+
+async def test_seam_08_what_was_done_is_listed_when_its_tool_is_gone(stage: Stage) -> None:
+    """A rewind names a payment also after the agent may pay no more; what only looked it does not."""
+
+    async def pay(arguments: Mapping[str, Any], ctx: ToolContext) -> str:
+        return "paid"
+
+    boss = Script([UseTool("pay", {"to": "ann"}), UseTool("look"), UseTool("fly")], "done")
+    engine = stage.engine({"boss": boss}, {"pay": pay, "look": look}, {"pay": "never", "look": "free"})
+    talk = await engine.conversation("c", agent="boss")
+    await talk.say("pay")
+    await talk.override({"tools": []})
+    await talk.say("and now?")
+    assert (await talk.rewind(1)).left_behind == ('pay({"to":"ann"}) → ok',)
 
 
 @pytest.mark.parametrize("kind", ["ledger.transfer", "state.finished", "eval.verdict", "tools.x", ""])
@@ -182,6 +197,22 @@ async def test_seam_24_no_cursor_is_given_twice(tmp_path: Path) -> None:
     await store.aclose()
 
 
+async def test_seam_24_who_follows_nothing_asks_nothing(tmp_path: Path) -> None:
+    """Whether another process wrote is asked of the file only while somebody follows the log."""
+    store = await SqliteStore.open(tmp_path / "store.db")
+    asked: list[str] = []
+    store._read._db.set_trace_callback(asked.append)
+    await store.write(opening())
+    await store.write(answering())
+    await store.events(Query())
+    assert not [each for each in asked if "data_version" in each]
+    tail = store.tail(Cursor())
+    await anext(tail)
+    assert [each for each in asked if "data_version" in each]
+    await tail.aclose()  # type: ignore[attr-defined]
+    await store.aclose()
+
+
 def test_seam_26_prices_are_resolved_once_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred calls of one model search the price table once, and never have the library reckon."""
     snapshot = data_snapshot.get_snapshot()
@@ -216,7 +247,7 @@ async def test_seam_26_a_first_attempt_runs_bare(monkeypatch: pytest.MonkeyPatch
         raise AssertionError("nothing failed")
 
     monkeypatch.setattr(Guarded, "_wait_s", refused)
-    monkeypatch.setattr(calling.asyncio, "sleep", refused)
+    monkeypatch.setattr(asyncio, "sleep", refused)
     guarded = Guarded(Says(), "openai", LocalLimiter(), chance=refused)
     reply = await guarded.complete(ModelRequest(model="m"))
     assert (reply.text, reply.usage.attempts) == ("hi", 1)
@@ -298,27 +329,6 @@ async def test_seam_28_a_row_says_by_what_it_was_written(stage: Stage) -> None:
         assert {placed.commit.versions for placed in rows} == {(CODEC, machine.MACHINE, RENDERER)}
 
 
-async def test_seam_29_a_listed_tool_that_is_not_loaded_here_waits_for_who_has_it(stage: Stage) -> None:
-    """The process without it hands the call back and settles nothing; the one that has it runs it once."""
-    ran: list[str] = []
-
-    async def counted(arguments: Mapping[str, Any], ctx: ToolContext) -> str:
-        ran.append(ctx.idempotency_key)
-        return "seen"
-
-    listed: dict[str, Any] = {"look": "never"}
-    poor, rich = (stage.engine({"boss": looks()}, tools, listed) for tools in ({}, {"look": counted}))
-    talk = await poor.conversation("c", agent="boss")
-    saying = asyncio.ensure_future(talk.say("go"))
-    async with asyncio.timeout(30):
-        while not await stage.store.due(limit=1):
-            await asyncio.sleep(0)
-        assert not any(isinstance(state, ToolResult) for state in await states_of(talk))
-        assert await rich.sweeper.sweep() == 1
-        assert (await saying).text == "so: seen"
-    assert len(ran) == 1
-
-
 async def test_seam_30_an_override_belongs_to_its_branch_and_goes_down_to_children(stage: Stage) -> None:
     """A child has it from its opening on, tools apart; a rewind to before it has the old one, and the way back it."""
     seen: list[tuple[str, float | None, int]] = []
@@ -353,6 +363,46 @@ async def test_seam_30_an_override_belongs_to_its_branch_and_goes_down_to_childr
         if isinstance(state, Override) and state.changes
     ]
     assert inherited == [{"temperature": 0.25}] * 2  # recorded once; the later child remembers it
+
+
+async def test_seam_32_a_thousand_delegations_to_one_child(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each forks from the one before: warm and read anew, the last remembers the first; the way back is short."""
+    asked = 0
+
+    async def boss(view: AgentView) -> Sequence[Move] | str:
+        nonlocal asked
+        if asked == len(tasks):
+            return "done"
+        asked += 1
+        return [Delegate(ANN, tasks[asked - 1])]
+
+    async def ann(view: AgentView) -> str:
+        said = [piece.message.text for piece in view.fragments if piece.message.role == "user"]
+        assert said == tasks[: len(said)]
+        return f"heard {len(said)}"
+
+    engine = stage.engine({"boss": boss, "ann": ann})
+    talk = await engine.conversation("c", agent="boss")
+    tasks = [f"task {number}" for number in range(1010)]
+    while asked < len(tasks):  # a turn has a bound on its model calls
+        await talk.say("go on")
+    result = [state for state in await states_of(talk) if isinstance(state, AgentResult)][-1]
+    assert result.content == "heard 1010"
+    assert result.child is not None
+    cold = await Stacks(stage.store, seen=lambda ref, commits: None).get(result.child[0])
+    assert (cold.head, len(cold.fragments)) == (result.child[1], 2020)
+    assert [branch.name for branch in await talk.branches()] == ["main"]
+
+    listed: list[object] = []
+    branches = stage.store.branches
+
+    async def counted(*given: Any, **more: Any) -> Any:
+        listed.append(given)
+        return await branches(*given, **more)
+
+    monkeypatch.setattr(stage.store, "branches", counted)
+    assert (await talk.rewind(1)).left_behind == ()
+    assert len(listed) <= 3
 
 
 async def test_seam_34_a_question_below_holds_up_nobody(stage: Stage) -> None:

@@ -50,7 +50,7 @@ def test_a_calm_world_runs_everything_once() -> None:
         assert set(seen.performs.values()) <= {1}
 
 
-def test_seam_9_nothing_times_out_that_was_not_slow() -> None:
+def test_seam_01_nothing_times_out_that_was_not_slow() -> None:
     """However long a job lies in the queue, no wait times out: time counts from an attempt's start."""
     for seed in range(20):
         assert not any('"timeout"' in line for line in run(seed).log)

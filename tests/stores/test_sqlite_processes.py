@@ -86,7 +86,7 @@ async def _take(store: SqliteStore, count: int) -> list[Cursor]:
     return [(await anext(tail)).cursor for _ in range(count)]
 
 
-async def test_failure_6_what_a_killed_process_held_is_due(start: Start, tmp_path: Path) -> None:
+async def test_failure_06_what_a_killed_process_held_is_due(start: Start, tmp_path: Path) -> None:
     """While a process lives its effects are its own; after kill −9 they are due, and it is known what had begun."""
     path = tmp_path / "store.db"
     other = await start("own", path)
@@ -106,7 +106,7 @@ async def test_failure_6_what_a_killed_process_held_is_due(start: Start, tmp_pat
 
 
 @pytest.mark.parametrize("sync", ["FULL", "NORMAL"])
-async def test_failure_6_what_was_acknowledged_survives_a_kill(start: Start, tmp_path: Path, sync: Sync) -> None:
+async def test_failure_06_what_was_acknowledged_survives_a_kill(start: Start, tmp_path: Path, sync: Sync) -> None:
     """A process killed in the midst of writing leaves a sound file with everything that it said was written."""
     path = tmp_path / "store.db"
     other = await start("stream", path, sync)
@@ -121,7 +121,7 @@ async def test_failure_6_what_was_acknowledged_survives_a_kill(start: Start, tmp
     await store.aclose()
 
 
-async def test_seam_9_a_stopped_process_is_alive(start: Start, tmp_path: Path) -> None:
+async def test_seam_09_a_stopped_process_is_alive(start: Start, tmp_path: Path) -> None:
     """However long a process is away, what it holds is not taken from it as long as it exists."""
     path = tmp_path / "store.db"
     other = await start("own", path)

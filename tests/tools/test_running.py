@@ -175,7 +175,7 @@ async def test_a_blocking_tool_times_out() -> None:
         release.set()
 
 
-async def test_waiting_for_a_thread_is_no_part_of_the_time_out() -> None:
+async def test_seam_01_waiting_for_a_thread_is_no_part_of_the_time_out() -> None:
     """The clock of a call starts with its thread: one that waits its turn behind others does not time out for it."""
     release = threading.Event()
     clocks: list[str] = []

@@ -9,7 +9,7 @@ from p2engine.domain.ids import MAIN, StackRef, ref_of, wait_key
 from p2engine.domain.machine import Step, end
 from p2engine.domain.records import Batch, Branch, Conversation, Fact
 from p2engine.domain.stack import Stack
-from p2engine.domain.states import AnyState, Finished, ToolCall, ToolResult, Waiting
+from p2engine.domain.states import AnyState, Finished, Override, ToolCall, ToolResult, Waiting
 from p2engine.errors import UsageError
 from p2engine.limits import NAME_BYTES_MAX
 from p2engine.runtime.turn import commit, hand_out, to_the_end
@@ -156,25 +156,41 @@ async def find(world: World, conversation: Conversation, name: str) -> Branch:
 
 async def left_behind(world: World, ref: StackRef, since: int) -> tuple[str, ...]:
     """Tool calls after `since` that may have changed the world, delegates' included; no rewind undoes them."""
-    stack = await world.stacks.get(ref)
-    branch = await world.stacks.branch(ref)
-    entries = [
-        (placed.ref, index, state)
-        for placed in await world.store.load(ref, since=since)
-        for index, state in enumerate(placed.commit.states, placed.seq)
-        if index >= since
-    ]
+    children: dict[tuple[StackRef, int], list[Branch]] = {}  # by the entry that waits for them
+    for child in await world.store.branches((await world.stacks.branch(ref)).conversation, delegates=True):
+        if child.delegate:
+            children.setdefault((ref_of(child.delegate), wait_key(child.delegate)[0]), []).append(child)
     done: list[str] = []
-    for call, outcome in _sent([state for _, _, state in entries]):
-        grant = stack.setup.grant(call.tool)
-        if grant and grant.repeat != "free":
+    unread = [(ref, since)]
+    while unread:
+        ref, since = unread.pop()
+        entries = [
+            (placed.ref, index, state)
+            for placed in await world.store.load(ref, since=since)
+            for index, state in enumerate(placed.commit.states, placed.seq)
+            if index >= since
+        ]
+        done += await _side_effects(world, ref, [state for _, _, state in entries])
+        waits = [(on, index) for on, index, state in entries if isinstance(state, Waiting)]
+        unread += [(child.ref, child.at) for wait in reversed(waits) for child in reversed(children.get(wait, ()))]
+    return tuple(done)
+
+
+async def _side_effects(world: World, ref: StackRef, states: Sequence[AnyState]) -> list[str]:
+    """Of these states of a stack, the calls that may have changed the world."""
+    sent = list(_sent(states))
+    if not sent:
+        return []
+    granted = {grant.name: grant.repeat for grant in (await world.stacks.get(ref)).setup.tools}
+    if any(call.tool not in granted for call, _ in sent):  # taken off the list since, or never on it
+        setups = [s.setup for p in await world.store.load(ref) for s in p.commit.states if isinstance(s, Override)]
+        granted = {grant.name: grant.repeat for setup in setups if setup for grant in setup.tools} | granted
+    done: list[str] = []
+    for call, outcome in sent:
+        if granted.get(call.tool, "free") != "free":
             arguments = msgspec.json.encode(call.arguments).decode()
             done.append(f"{call.tool}({arguments[:200]}) → {outcome}")
-    waits = {(on, index) for on, index, state in entries if isinstance(state, Waiting)}
-    for child in await world.store.branches(branch.conversation, delegates=True):
-        if child.delegate and (ref_of(child.delegate), wait_key(child.delegate)[0]) in waits:
-            done += await left_behind(world, child.ref, child.at)
-    return tuple(done)
+    return done
 
 
 def _sent(states: Sequence[AnyState]) -> Iterator[tuple[ToolCall, str]]:

@@ -74,9 +74,8 @@ def _message(effect: CallAgent, caller: Stack) -> UserMessage:
 async def _setup(effect: CallAgent, caller: Stack, base: Stack, world: World) -> list[AnyState]:
     """The override that records what the child is, where that is new."""
     changes: dict[str, Any] = {k: v for k, v in caller.overrides.items() if k in INHERITED}
-    merged = {**changes, **base.overrides}
-    setup = await world.roster.setup(effect.agent, merged)
-    new = {k: v for k, v in changes.items() if k not in base.overrides}
+    setup = await world.roster.setup(effect.agent, {**base.overrides, **changes})  # the caller's are the newer ones
+    new = {k: v for k, v in changes.items() if k not in base.overrides or base.overrides[k] != v}
     if setup == base.setup and not new:
         return []
     return [Override(changes=new, setup=setup, source="delegation")]

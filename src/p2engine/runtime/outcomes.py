@@ -36,11 +36,7 @@ def plain_decision(answer: object) -> Decision | Failure:
 def plain_result(outcome: object) -> ToolOutcome:
     """What a tool came to as plain values; an error that says why where it has no such form."""
     try:
-        plain = msgspec.convert(_plain(outcome), ToolOutcome)
-        for kind, _ in plain.events:
-            if not kind.startswith(TOOL_EVENTS):
-                raise ValueError(f"its event {kind!r} must begin with {TOOL_EVENTS!r}")
-        return plain
+        return _own(msgspec.convert(_plain(outcome), ToolOutcome))
     except _UNFIT as error:
         why = plain_text(f"the tool has run, but its result cannot be kept: {error}")
         return ToolOutcome(status="error", content=why)
@@ -49,6 +45,14 @@ def plain_result(outcome: object) -> ToolOutcome:
 def plain_text(text: str) -> str:
     """`text` with half characters (lone surrogates), which UTF-8 cannot hold, as question marks."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _own(outcome: ToolOutcome) -> ToolOutcome:
+    """`outcome`, if its events are a tool's own. Raises ValueError."""
+    for kind, _ in outcome.events:
+        if not kind.startswith(TOOL_EVENTS):
+            raise ValueError(f"its event {kind!r} must begin with {TOOL_EVENTS!r}")
+    return outcome
 
 
 def _usage(usage: object) -> Usage | None:

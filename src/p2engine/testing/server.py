@@ -186,8 +186,15 @@ class _Thread:
             raise
 
     def end(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._server.__aexit__(None, None, None), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
         self._stop()
+
+    async def _close(self) -> None:
+        await self._server.__aexit__(None, None, None)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -99,7 +99,7 @@ class LineageContract:
         await store.write(answering())
         assert [placed.seq for placed in await store.load(ref("demo"), since=3)] == [2]
 
-    async def test_seam_3_effects_belong_to_the_branch_that_owes_them(self, store: Archive) -> None:
+    async def test_seam_03_effects_belong_to_the_branch_that_owes_them(self, store: Archive) -> None:
         """A fork owes nothing until it is woken, even when its parent does."""
         await store.write(opening())
         await _fork(store, "side", "demo", 2)

@@ -21,12 +21,12 @@ def _pay(slot: int = 0) -> CallTool:
 class OwingContract:
     """A subclass gives the fixtures `store`, empty, and `owner` and `other`, two owners who live."""
 
-    async def test_seam_9_what_the_living_hold_is_not_due(self, store: Archive, owner: OwnerId) -> None:
+    async def test_seam_09_what_the_living_hold_is_not_due(self, store: Archive, owner: OwnerId) -> None:
         """An effect born owned is nobody else's as long as its owner lives."""
         await store.write(opening(owner=owner))
         assert await store.due(limit=10) == []
 
-    async def test_seam_9_what_the_dead_held_is_due_at_once(self, store: Archive, other: OwnerId) -> None:
+    async def test_seam_09_what_the_dead_held_is_due_at_once(self, store: Archive, other: OwnerId) -> None:
         """An effect whose owner lives no more is due, and whoever lives takes it over."""
         await store.write(opening(owner=NOBODY))
         assert await store.due(limit=10) == [Perform(thought("demo"), "think")]
@@ -59,7 +59,7 @@ class OwingContract:
             assert claimed is not None
             assert (claimed.effect, claimed.tries) == (Think(id=thought("demo")), 0)
 
-    async def test_a_claim_brings_what_is_new(self, store: Archive, owner: OwnerId) -> None:
+    async def test_seam_19_a_claim_brings_what_is_new(self, store: Archive, owner: OwnerId) -> None:
         """Along with the effect come the commits since the length that the claimer knows."""
         await store.write(opening())
         await store.write(answering())
@@ -96,7 +96,7 @@ class OwingContract:
         assert set(await store.owed(ref("demo"))) == {thought("demo"), _pay(2).id, _pay(11).id}
         assert await store.owed(ref("ghost")) == []
 
-    async def test_seam_9_started_is_remembered(self, store: Archive, other: OwnerId) -> None:
+    async def test_seam_09_started_is_remembered(self, store: Archive, other: OwnerId) -> None:
         """Whoever takes over an effect that had begun to run is told so."""
         await store.write(opening())
         await store.write(owing("demo", _pay(0), _pay(1), owner=NOBODY))

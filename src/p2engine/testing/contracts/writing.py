@@ -263,7 +263,7 @@ class WritingContract:
         assert await _all(store) == before
         assert await store.owed(ref("demo")) == [thought("demo")]
 
-    async def test_seam_7_a_cancelled_call_opens_no_child(self, store: Archive) -> None:
+    async def test_seam_07_a_cancelled_call_opens_no_child(self, store: Archive) -> None:
         """A child whose call is owed no more is not opened: the branch does not come to be."""
         await store.write(opening())
         await store.write(Batch(conversation=conversation("demo").id, drops=(thought("demo"),)))
