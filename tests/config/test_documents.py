@@ -136,7 +136,9 @@ def test_a_long_wrong_value_is_cut() -> None:
 
 
 @pytest.mark.parametrize("read", [read_yaml, read_json])
-def test_failure_27_what_is_no_small_text_file_is_said(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_27_what_is_no_small_text_file_is_said(
+    read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A missing, huge or binary file, a folder and other encodings are each one line with the file's name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from p2engine.domain.records import Cursor, Event, Query
@@ -20,8 +20,9 @@ class Fanout:
     """A tail for each sink, from its start on. dropped: events that a sink refused, by its name."""
 
     def __init__(self, store: Store, sinks: Sequence[EventSink]) -> None:
+        self._sinks = sinks
+        self._feeds = [_Feed(store, sink, self._emit) for sink in sinks]
         self.dropped: dict[str, int] = {}
-        self._feeds = [_Feed(store, sink, self.dropped) for sink in sinks]
 
     def start(self) -> None:
         for feed in self._feeds:
@@ -30,16 +31,27 @@ class Fanout:
     async def aclose(self) -> None:
         """Let the sinks see what is in the log by now, within the grace period."""
         await asyncio.gather(*(feed.aclose() for feed in self._feeds))
+        ends = await asyncio.gather(*(sink.aclose() for sink in self._sinks), return_exceptions=True)
+        for sink, end in zip(self._sinks, ends, strict=True):
+            if isinstance(end, Exception):
+                log.warning("sink %s failed at its end: %r", type(sink).__name__, end)
+
+    async def _emit(self, sink: EventSink, event: Event) -> None:
+        name = type(sink).__name__
+        try:
+            await sink.emit(event)
+        except Exception as error:  # sinks watch; they may not stop what they watch
+            self.dropped[name] = self.dropped.get(name, 0) + 1
+            log.warning("sink %s failed on event %s: %r", name, event.cursor, error)
 
 
 class _Feed:
-    """One sink and how far it is."""
+    """One sink, and how far it is."""
 
-    def __init__(self, store: Store, sink: EventSink, dropped: dict[str, int]) -> None:
+    def __init__(self, store: Store, sink: EventSink, emit: Callable[[EventSink, Event], Awaitable[None]]) -> None:
         self._store = store
         self._sink = sink
-        self._name = type(sink).__name__
-        self._dropped = dropped
+        self._emit = emit
         self._task: asyncio.Task[None] | None = None
         self._cursor = Cursor()
         self._is_emitting = False
@@ -49,16 +61,13 @@ class _Feed:
         self._task = asyncio.get_running_loop().create_task(self._run(self._store.tail(None)))
 
     async def aclose(self) -> None:
-        if self._task is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SHUTDOWN_GRACE_S):
-                    await self._catch_up()
-            self._task.cancel()
-            await asyncio.wait((self._task,), timeout=SHUTDOWN_GRACE_S)
-        try:
-            await self._sink.aclose()
-        except Exception as error:  # sinks watch; they may not stop what they watch, nor that it ends
-            log.warning("sink %s failed at its end: %r", self._name, error)
+        if self._task is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SHUTDOWN_GRACE_S):
+                await self._catch_up()
+        self._task.cancel()
+        await asyncio.wait((self._task,), timeout=SHUTDOWN_GRACE_S)
 
     async def _catch_up(self) -> None:
         newest = await self._newest()
@@ -73,28 +82,23 @@ class _Feed:
     async def _run(self, tail: AsyncIterator[Event]) -> None:
         try:
             self._cursor = await self._newest()  # what was there before is not for this sink
-            while True:
-                try:
-                    await self._follow(tail)
-                    return
-                except StoreError as error:
-                    log.warning("sink %s waits for the store: %s", self._name, error)
-                    await asyncio.sleep(SWEEP_PERIOD_S)
-                    tail = self._store.tail(self._cursor)
+            while not await self._follow(tail):
+                await asyncio.sleep(SWEEP_PERIOD_S)
+                tail = self._store.tail(self._cursor)
         finally:
             self._cursor, self._is_emitting = _NO_MORE, False
             self._moved.set()
 
-    async def _follow(self, tail: AsyncIterator[Event]) -> None:
-        async for event in tail:
-            self._is_emitting = True
-            await self._emit(event)
-            self._cursor, self._is_emitting = event.cursor, False
-            self._moved.set()
-
-    async def _emit(self, event: Event) -> None:
+    async def _follow(self, tail: AsyncIterator[Event]) -> bool:
+        """Whether it came to the end of the store; else the store failed, and may be back later."""
         try:
-            await self._sink.emit(event)
-        except Exception as error:  # sinks watch; they may not stop what they watch
-            self._dropped[self._name] = self._dropped.get(self._name, 0) + 1
-            log.warning("sink %s failed on event %s: %r", self._name, event.cursor, error)
+            async for event in tail:
+                self._is_emitting = True
+                await self._emit(self._sink, event)
+                self._cursor, self._is_emitting = event.cursor, False
+                self._moved.set()
+        except StoreError as error:
+            log.warning("sink %s waits for the store: %s", type(self._sink).__name__, error)
+            return False
+        else:
+            return True

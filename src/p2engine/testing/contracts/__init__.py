@@ -10,9 +10,11 @@ A suite is a class whose tests take fixtures; its docstring says which. A module
 
 from p2engine.testing.contracts.blobs import BlobStoreContract
 from p2engine.testing.contracts.catalogue import CatalogueContract
+from p2engine.testing.contracts.dispatcher import DispatcherContract
 from p2engine.testing.contracts.events import EventsContract
 from p2engine.testing.contracts.lineage import LineageContract
 from p2engine.testing.contracts.owing import OwingContract
+from p2engine.testing.contracts.sinks import EventSinkContract
 from p2engine.testing.contracts.writing import WritingContract
 
 
@@ -24,4 +26,11 @@ class ArchiveContract(StoreContract, CatalogueContract):
     """`ports.Archive`: the store and its catalogue, with the fixtures of StoreContract."""
 
 
-__all__ = ["ArchiveContract", "BlobStoreContract", "CatalogueContract", "StoreContract"]
+__all__ = [
+    "ArchiveContract",
+    "BlobStoreContract",
+    "CatalogueContract",
+    "DispatcherContract",
+    "EventSinkContract",
+    "StoreContract",
+]

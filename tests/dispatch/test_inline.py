@@ -1,0 +1,102 @@
+"""The inline dispatcher keeps the dispatcher's contract, and what it promises beyond it."""
+
+import asyncio
+
+import pytest
+
+from p2engine.dispatch.inline import InlineDispatcher
+
+pytest.register_assert_rewrite("p2engine.testing.contracts")
+
+from p2engine.testing.contracts.dispatcher import Dispatch, DispatcherContract, Work, job  # noqa: E402
+from p2engine.testing.virtual_time import run as run_virtually  # noqa: E402
+
+
+class TestInline(DispatcherContract):
+    @pytest.fixture
+    def dispatch(self) -> Dispatch:
+        return lambda run, on_error: InlineDispatcher(run, on_error, jobs_max=self.AT_ONCE, grace_s=0.005)
+
+
+def test_the_first_of_a_chain_goes_on_in_its_task() -> None:
+    """A chain of effects costs one task, not one for each."""
+
+    async def main() -> None:
+        tasks: set[asyncio.Task[object] | None] = set()
+        work = Work()
+
+        async def run(one: object) -> object:
+            tasks.add(asyncio.current_task())
+            return await work.run(one)  # type: ignore[arg-type]
+
+        work.following = {job(str(n)): (job(str(n + 1)),) for n in range(50)}
+        dispatcher = InlineDispatcher(run, work.on_error)  # type: ignore[arg-type]
+        await dispatcher.submit(job("0"))
+        await work.until(lambda: job("50") in work.done)
+        assert len(tasks) == 1
+        await dispatcher.aclose()
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize(("needs_s", "ends"), [(4.0, "done"), (6.0, "cancelled")])
+def test_the_grace_period_is_what_it_says(needs_s: float, ends: str) -> None:
+    """What ends within it ends by itself; what takes longer is cancelled when it is over."""
+
+    async def main() -> None:
+        work = Work()
+        work.hold(job("a"))
+        loop = asyncio.get_running_loop()
+        dispatcher = InlineDispatcher(work.run, work.on_error, grace_s=5.0)
+        await dispatcher.submit(job("a"))
+        await work.until(lambda: job("a") in work.begun)
+        loop.call_later(needs_s, work.let_go)
+        began = loop.time()
+        await dispatcher.aclose()
+        assert (work.done == [job("a")]) == (ends == "done")
+        assert (work.cancelled == [job("a")]) == (ends == "cancelled")
+        assert loop.time() - began == pytest.approx(min(needs_s, 5.0))
+
+    run_virtually(main())
+
+
+def test_a_job_that_will_not_be_cancelled_holds_up_nobody() -> None:
+    """Closing waits for it once more and then leaves it: what it owes is still owed."""
+
+    async def main() -> None:
+        reached = asyncio.Event()
+
+        async def run(one: object) -> tuple[()]:
+            reached.set()
+            while True:
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    if stop.is_set():
+                        raise
+
+        stop = asyncio.Event()
+        dispatcher = InlineDispatcher(run, lambda _job, _error: None, grace_s=5.0)
+        await dispatcher.submit(job("a"))
+        await reached.wait()
+        began = asyncio.get_running_loop().time()
+        await dispatcher.aclose()
+        assert asyncio.get_running_loop().time() - began == pytest.approx(10.0)
+        stop.set()
+
+    run_virtually(main())
+
+
+async def test_a_job_may_close_its_dispatcher() -> None:
+    """It does not wait for itself."""
+    closed = asyncio.Event()
+
+    async def run(one: object) -> tuple[()]:
+        await dispatcher.aclose()
+        closed.set()
+        return ()
+
+    dispatcher = InlineDispatcher(run, lambda _job, _error: None)
+    await dispatcher.submit(job("a"))
+    async with asyncio.timeout(30):
+        await closed.wait()
