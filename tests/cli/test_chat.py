@@ -251,6 +251,16 @@ def test_names_that_are_none_are_refused(name: str, here: Run) -> None:
     assert here("conversation", "list", "--json").document == []
 
 
+@pytest.mark.parametrize("agent", ["", "with blanks", "🦊", "a/b", "a" * 65])
+def test_agents_that_cannot_be_are_refused(agent: str, here: Run) -> None:
+    """A name that no agent can have: exit status 2, one line, and no conversation that nobody could talk in."""
+    done = here("chat", "with", agent, "-m", PARIS)
+
+    assert done.status == 2
+    assert len(done.err.splitlines()) == 1
+    assert here("conversation", "list", "--json").document == []
+
+
 @pytest.mark.parametrize("message", ["", "  \n"])
 def test_a_message_needs_text(message: str, here: Run) -> None:
     """An empty message is refused before a conversation is opened for it."""

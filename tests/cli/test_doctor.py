@@ -134,12 +134,30 @@ def test_a_provider_that_is_not_there_is_a_fail(project: Project) -> None:
     assert "cannot be reached" in found(done)["models.openai"]["detail"]
 
 
-def test_nobody_is_asked_without_a_key(project: Project) -> None:
-    """An address of one's own and no key: no request is made."""
+def test_a_server_of_ones_own_needs_no_key(project: Project) -> None:
+    """An address of one's own and no key: it is asked without one."""
     with OpenAIServer(echo) as server:
         done = project.run("doctor", "--json", env={"OPENAI_BASE_URL": server.base_url})
-        assert server.requests == []
-    assert "not tried" in found(done)["models.openai"]["detail"]
+    assert (done.status, found(done)["models.openai"]["status"]) == (0, "ok")
+    assert "answers, no key is set" in found(done)["models.openai"]["detail"]
+
+
+def test_a_server_of_ones_own_that_is_not_there_is_a_fail(project: Project) -> None:
+    """An address of one's own, no key, and nobody there: fail, as a chat would."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        done = project.run("doctor", "--json", env={"OPENAI_BASE_URL": address})
+    assert done.status == 1
+    assert "cannot be reached" in found(done)["models.openai"]["detail"]
+
+
+def test_a_server_that_wants_a_key_is_a_fail(project: Project) -> None:
+    """401 without a key: fail, and it says that there is none."""
+    with OpenAIServer(echo, api_key="sk-right-key-0123456789") as server:
+        done = project.run("doctor", "--json", env={"OPENAI_BASE_URL": server.base_url})
+    assert done.status == 1
+    assert "wants a key (401)" in found(done)["models.openai"]["detail"]
 
 
 def test_a_model_that_nobody_may_answer_is_a_fail(project: Project) -> None:

@@ -70,6 +70,23 @@ def test_failure_25_a_table_shows_text_as_text(terminal: bool) -> None:
     assert "–" in shown
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_table_keeps_short_columns_whole(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal: what is short (a reference, a time) can be copied, and of what is long no word is
+    lost."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    printer, out, _ = output(terminal=True, no_color=True)
+    words = [f"word{n}" for n in range(40)]
+
+    printer.table("", ["ref", "at", "body"], [["e20cfef5545b:27.model", "11-22 02:20:17", " ".join(words)]])
+
+    shown = out.getvalue()
+    assert "e20cfef5545b:27.model" in shown
+    assert "11-22 02:20:17" in shown
+    assert [word for word in words if word not in shown] == []
+    assert "…" not in shown
+
+
 def test_a_table_on_a_pipe_is_a_line_a_row() -> None:
     """On a pipe nothing is cut or wrapped, and each row is one line."""
     printer, out, _ = output()

@@ -105,6 +105,20 @@ def test_failure_36_ctrl_c_at_a_prompt(project: Project) -> None:
         ended(terminal, project, 130)
 
 
+def test_failure_36_ctrl_c_at_a_question_inside_the_shell(project: Project) -> None:
+    """Ctrl-C at the question of a command leaves that command; the shell goes on, and nothing is a fault."""
+    project.run("chat", "with", "agent_alpha", "--name", "demo", "-m", PARIS)
+    terminal = project.terminal("shell")
+    terminal.expect(SHELL)
+    terminal.sendline("chat with agent_alpha --name demo")
+    terminal.expect("Go on with it\\?")
+    terminal.send(CTRL_C)
+    terminal.expect(SHELL)
+    assert "error" not in (terminal.before or "")
+    terminal.send(CTRL_D)
+    ended(terminal, project, 0)
+
+
 def test_failure_36_ctrl_c_in_a_turn_inside_the_shell(project: Project, gate: Gate) -> None:
     """Inside the shell Ctrl-C leaves the chat and not the shell, and `chat resume` shows the answer."""
     with OpenAIServer(gate) as server:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from p2engine.dispatch.inline import InlineDispatcher
 from p2engine.domain.decisions import Delegate, Move, Say, ToolOutcome, UseTool
@@ -31,6 +31,7 @@ REPEATS: Mapping[str, Repeat] = {"look": "free", "book": "idempotent", "pay": "n
 
 RAN = "tool.ran"  # the event that each tool raises, beside its result; `book` saves what it says as well
 
+OPENING: Final = "in opening the store"
 Place = Literal[
     "in opening the store",
     "before a write",
@@ -101,7 +102,7 @@ def _watched_opening(reach: Reach) -> Iterator[None]:
 
     def connected(*args: Any, **options: Any) -> sqlite3.Connection:
         db: sqlite3.Connection = connect(*args, **options)
-        db.set_trace_callback(lambda _: reach("in opening the store"))
+        db.set_trace_callback(lambda _: reach(OPENING))
         return db
 
     sqlite3.connect = connected  # type: ignore[assignment]

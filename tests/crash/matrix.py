@@ -21,7 +21,7 @@ from p2engine.domain.states import AgentCall, AgentResult, AnyState, Finished, T
 from p2engine.runtime.artifacts import SAVED
 from p2engine.stores.blobs import FileBlobs
 from p2engine.stores.sqlite import SqliteStore
-from tests.crash.cast import RAN, REPEATS, TASK, Place, answer, traces
+from tests.crash.cast import OPENING, RAN, REPEATS, TASK, Place, answer, traces
 from tests.crash.nursery import Life, Nursery, Point, live_cold
 
 COLD = 12  # of the points, for the time that a start from nothing takes
@@ -46,8 +46,18 @@ def points(life: Life) -> list[Point]:
 
 
 def seconds(single: Iterable[Case]) -> list[tuple[Point, Point]]:
-    """Every pair of points such that the process that goes on after the first comes to the second."""
-    return [(case.deaths[0], second) for case in single if case.deaths for second in points(case.last)]
+    """Every pair of points such that the process that goes on after the first comes to the second.
+
+    Of a process that died while it opened the store nothing is left but the file: what follows is a death in opening
+    again, or one that stands in the matrix of one kill already.
+    """
+    return [
+        (case.deaths[0], second)
+        for case in single
+        if case.deaths
+        for second in points(case.last)
+        if second.place == OPENING or case.deaths[0].place != OPENING
+    ]
 
 
 def run(nursery: Nursery, home: Path, *deaths: Point, cold: bool = False, keeps: bool = False) -> Case:

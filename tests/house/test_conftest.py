@@ -34,6 +34,7 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     pytester.makepyfile(MARKED)
     pytester.makeini("[pytest]\nmarkers =\n    full\n    browser\n    redis\n    netns\n")
     monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("P2ENGINE_REQUIRE", raising=False)
     return pytester
 
 

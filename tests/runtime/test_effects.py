@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from p2engine.domain.decisions import Delegate, UseTool
@@ -304,3 +306,45 @@ async def test_tool_events_are_settled_with_the_result(stage: Stage) -> None:
         (1, f"{conversation.record.current}:4.0"),
         (2, f"{conversation.record.current}:4.0"),
     ]
+
+
+async def test_seam_29_an_effect_of_a_later_version_is_never_settled(
+    on_file: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process that cannot read it leaves it owed, says so once, and goes on with the rest."""
+    boss = Script([UseTool("act")], "so it is")
+    engine = on_file.engine({"boss": boss}, {"act": Recording()}, dispatch=Waiting)
+    conversation, saying = await begun(engine)
+    await jobs_of(engine).do("think")
+    (effect,) = await on_file.owed(conversation)
+    with sqlite3.connect(on_file.path) as db:
+        db.execute("UPDATE owed SET body = ? WHERE id = ?", (msgspec.msgpack.encode([99, {}]), effect))
+    db.close()
+    await on_file.kill(engine)
+    saying.cancel()
+
+    two = on_file.engine({"boss": boss}, {"act": Recording()}, dispatch=Waiting)
+    with caplog.at_level(logging.WARNING, "p2engine.runtime"):
+        for _ in range(3):
+            assert await two.sweeper.sweep() == 1
+            await jobs_of(two).do_all()
+    assert await on_file.owed(conversation) == [effect]
+    assert caplog.text.count("waits for a newer version") == 1
+
+
+async def test_a_sweeper_takes_over_what_a_dead_process_held(stage: Stage) -> None:
+    """Without anybody asking: started engines look again and again."""
+    boss = Script("done")
+    one = stage.engine({"boss": boss}, dispatch=Waiting)
+    conversation, saying = await begun(one)
+    await stage.kill(one)
+    two = stage.engine({"boss": boss})
+    two.sweeper._period_s = 0.001
+    two.start()
+
+    async def over() -> bool:
+        return await stage.owed(conversation) == []
+
+    await until(over)
+    async with asyncio.timeout(30):
+        assert (await saying).text == "done"

@@ -20,6 +20,7 @@ class Collecting:
 
     def __init__(self, on_emit: Callable[[Event], Any] | None = None) -> None:
         self.ids: list[str] = []
+        self.ended = asyncio.Event()  # the end of a turn has come
         self.closed = 0
         self._on_emit = on_emit
 
@@ -27,6 +28,8 @@ class Collecting:
         if self._on_emit:
             await self._on_emit(event)
         self.ids.append(event.id)
+        if event.kind == "state.finished":
+            self.ended.set()
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -147,7 +150,9 @@ def test_a_slow_sink_gets_everything_in_time() -> None:
     """One that lags is given the grace period at the end."""
 
     async def slow(event: Event) -> None:
-        await asyncio.sleep(SHUTDOWN_GRACE_S / 100)
+        later = asyncio.Event()
+        asyncio.get_running_loop().call_later(SHUTDOWN_GRACE_S / 100, later.set)
+        await later.wait()
 
     async def main() -> None:
         stage = await Stage.open()
@@ -172,19 +177,23 @@ def test_failure_17_a_sink_goes_on_without_gaps_after_the_store_failed() -> None
         real = stage.store.tail
         failures = 0
 
-        async def failing(after: Cursor | None) -> AsyncIterator[Event]:
+        async def failing(events: AsyncIterator[Event]) -> AsyncIterator[Event]:
             nonlocal failures
-            async for event in real(after):
+            async for event in events:
                 if failures < 3 and event.kind == "state.finished":
                     failures += 1
                     raise StoreBusy("locked")
                 yield event
 
-        stage.store.tail = failing  # type: ignore[assignment, method-assign]
+        def tail(after: Cursor | None = None) -> AsyncIterator[Event]:
+            return failing(real(after))
+
+        stage.store.tail = tail  # type: ignore[method-assign]
         engine.start()
         await (await engine.conversation("demo", agent="boss")).say("go")
         logged = await ids(stage)
-        await asyncio.sleep(60)
+        async with asyncio.timeout(60):
+            await sink.ended.wait()
         await engine.aclose()
         assert failures == 3
         assert sink.ids == logged

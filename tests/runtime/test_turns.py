@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from p2engine.dispatch.inline import InlineDispatcher
 from p2engine.domain.decisions import AskUser, Decision, Delegate, Finish, Say, ToolOutcome, UseTool
 from p2engine.domain.ids import AgentId
 from p2engine.domain.setup import Budget
@@ -219,6 +220,26 @@ async def test_failure_05_two_users_at_once_are_both_answered(stage: Stage) -> N
     assert replies[0].text == "you said m0"
     assert {reply.text for reply in replies[1:]} == {"you said m9"}
     assert await stage.owed(conversation) == []
+
+
+async def test_failure_07_many_conversations_on_two_workers_all_finish(stage: Stage) -> None:
+    """200 at once, each delegating two floors down, with room for two jobs: nobody waits for a worker that waits."""
+
+    async def pass_on(view: AgentView) -> Any:
+        await asyncio.sleep(0)
+        last = view.fragments[-1].message
+        below = {"boss": ANN, "ann": BOB}.get(view.agent)
+        return [Delegate(below, last.text)] if below and last.role == "user" else f"{view.agent}: {last.text}"
+
+    engine = stage.engine(
+        dict.fromkeys(("boss", "ann", "bob"), pass_on),
+        dispatch=lambda run, failed: InlineDispatcher(run, failed, jobs_max=2),
+    )
+    conversations = [await engine.conversation(f"trial {number}", agent="boss") for number in range(200)]
+    async with asyncio.timeout(100):
+        replies = await asyncio.gather(*(conversation.say("go") for conversation in conversations))
+    assert {reply.text for reply in replies} == {"boss: ann: bob: go"}
+    assert {reply.finished for reply in replies} == {"answered"}
 
 
 async def test_failure_09_finished_means_that_the_root_finished(stage: Stage) -> None:

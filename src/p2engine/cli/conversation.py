@@ -238,7 +238,7 @@ def branches(
 async def _branch_row(
     engine: "Engine", branch: "Branch", known: "dict[StackRef, Branch]", is_current: bool
 ) -> dict[str, Any]:
-    """A branch as `branches` lists it. at: how many entries of its parent it begins with."""
+    """A branch as `branches` lists it. at: how many entries of its parent it begins with, None where it has none."""
     store = engine.world.store
     head = await store.head(branch.ref)
     last = (await store.load(branch.ref, since=head - 1))[-1].commit.at if head > branch.at else branch.created_at
@@ -246,7 +246,7 @@ async def _branch_row(
     return {
         "name": branch.name,
         "parent": parent.name if parent else None,
-        "at": branch.at,
+        "at": branch.at if parent else None,
         "entries": head,
         "current": is_current,
         "updated_at": iso(last),

@@ -194,20 +194,19 @@ async def _provider(catalogue: Models, settings: Settings, row: ProviderRow, mod
             catalogue.resolve(model)
     except SetupError as error:
         return Finding(name, "fail", error.message, error.hint)
-    if not row.key:
-        return Finding(name, "ok", f"{row.base or 'its own address'} (not tried: no key is set)")
-    base = row.base or (OPENAI_BASE if row.provider == OPENAI else None)
+    base = row.base or (OPENAI_BASE if row.provider == OPENAI and row.key else None)
     if base is None:
-        return Finding(name, "ok", "a key is set (not tried: asked through litellm)", row.enable)
-    return await _reach(name, base, settings.provider_keys[row.provider].get_secret_value())
+        has = "a key is set (not tried: asked through litellm)" if row.key else "not tried: no key is set"
+        return Finding(name, "ok", has, row.enable)
+    return await _reach(name, base, settings.provider_keys[row.provider].get_secret_value() if row.key else None)
 
 
-async def _reach(name: str, base: str, key: str) -> Finding:
-    """Whether the provider answers this key. Asks for its list of models, which costs nothing."""
+async def _reach(name: str, base: str, key: str | None) -> Finding:
+    """Whether the provider answers this key, or without one. Asks for its list of models, which costs nothing."""
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=REACH_S)
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
@@ -220,7 +219,9 @@ async def _reach(name: str, base: str, key: str) -> Finding:
         why = str(error) or type(error).__name__
         return Finding(name, "fail", f"{base} cannot be reached: {why}", "check the network and the address")
     if status in (401, 403):
+        if key is None:
+            return Finding(name, "fail", f"{base} wants a key ({status})", "set the key of this provider")
         return Finding(name, "fail", f"{base} refuses the key ({status})", "set another key")
     if status >= 500:
         return Finding(name, "warn", f"{base} answers, with status {status}", "try again later")
-    return Finding(name, "ok", f"{base} answers, a key is set")
+    return Finding(name, "ok", f"{base} answers, {'a key is set' if key else 'no key is set'}")

@@ -16,6 +16,8 @@ DIM = "\x1b[2m"
 BOLD = "\x1b[1m"
 RED = "\x1b[31m"
 RESET = "\x1b[0m"
+SHORT = 24  # characters: a column of a table that is no wider is never folded
+FOLDED = 16  # characters: the least width that a folded column is worth
 
 # Characters that move the cursor, start a sequence, or turn the text around. Tab and newline stay as they are.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
@@ -165,11 +167,17 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left")
-        for row in cells:
-            table.add_row(*(Text(cell) for cell in row))
         colours: Literal["auto"] | None = None if self.options.no_color else "auto"
         console = Console(file=self.out, highlight=False, markup=False, emoji=False, color_system=colours)
+        is_long = _long_columns(columns, cells, console.width)
+        if is_long is None:
+            self._print("\n".join(([safe(title)] if title else []) + [_aligned(columns, cells)]))
+            return
+        table = Table(title=Text(title) if title else None, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1))
+        for column, folds in zip(columns, is_long, strict=True):
+            table.add_column(Text(column), no_wrap=not folds, overflow="fold")
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
         console.print(table)
 
 
@@ -202,6 +210,21 @@ def _fields(obj: Any) -> str:
     if isinstance(obj, list | tuple):
         return "\n".join(safe(each) for each in obj)
     return safe(obj)
+
+
+def _long_columns(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[bool] | None:
+    """Which columns of a table fold on a terminal of that width, so that names, ids and times stay whole and can be
+    copied; None where it is too narrow for any folding: the lines are printed as they are then, and nothing is cut.
+    """
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, (name, *(row[place] for row in cells)))) for place, name in enumerate(columns)]
+    room = width - 2 - 3 * len(columns)
+    if sum(widths) <= room:
+        return [False] * len(columns)
+    is_long = [wide > SHORT for wide in widths]
+    left = room - sum(wide for wide, folds in zip(widths, is_long, strict=True) if not folds)
+    return is_long if any(is_long) and left >= FOLDED * sum(is_long) else None
 
 
 def _aligned(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

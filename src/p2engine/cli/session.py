@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 TERMINATED = 143
 PATIENCE_S = 0.5  # after which closing says that it takes its time
-LEAVING = "letting a tool that has begun end; Ctrl-C again leaves at once"
+LEAVING = "letting a tool that has begun end; Ctrl-C leaves at once"
 
 Body = Callable[["Engine", Output], Awaitable[int | None]]
 """What a command does with an engine; returns the exit status, None for 0. It may raise P2EngineError and OSError."""
@@ -170,9 +170,10 @@ async def open_engine(wish: Wish) -> AsyncIterator["Engine"]:
                 yield engine
             except asyncio.CancelledError:
                 let_go(engine)
+                raise
+            finally:
                 leaving = asyncio.get_running_loop().call_later(PATIENCE_S, wish.output.note, LEAVING)
                 closed.callback(leaving.cancel)
-                raise
 
 
 async def _run_body(wish: Wish, engine: "Engine") -> int:

@@ -132,6 +132,8 @@ class Shell:
         error = task.exception()
         if error is None:
             return task.result()
+        if isinstance(error, Interrupted):  # at a prompt of the command: it is left, and not the shell
+            return INTERRUPTED
         if isinstance(error, BrokenPipeError):  # nobody reads on: no line after this one can say anything either
             raise error
         if self._output.options.debug:

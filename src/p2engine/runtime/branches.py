@@ -30,12 +30,13 @@ class Forked(msgspec.Struct, frozen=True, kw_only=True):
 
 def checked_name(name: str, what: str) -> str:
     """`name`, if it can name a conversation or branch. Raises UsageError."""
+    a_what = f"an {what}" if what[0] in "aeiou" else f"a {what}"
     if not name.strip():
-        raise UsageError(f"a {what} needs a name that is not empty")
+        raise UsageError(f"{a_what} needs a name that is not empty")
     if not name.isprintable():
-        raise UsageError(f"a {what} name has no control characters: {name[:40]!r}")
+        raise UsageError(f"{a_what} name has no control characters: {name[:40]!r}")
     if len(name.encode()) > NAME_BYTES_MAX:
-        raise UsageError(f"a {what} name has at most {NAME_BYTES_MAX} bytes; this one has {len(name.encode())}")
+        raise UsageError(f"{a_what} name has at most {NAME_BYTES_MAX} bytes; this one has {len(name.encode())}")
     return name
 
 

@@ -75,7 +75,7 @@ class Engine:
             if agent is None:
                 if len(found) == 1:
                     return Conversation(self.world, found[0])
-                known = ", ".join(repr(record.name) for record in found[:5])
+                known = ", ".join(repr(record.name) for record in found[:5]) + (", …" if len(found) > 5 else "")
                 raise UsageError(
                     f"ambiguous conversation {name!r}: {known}" if found else f"no conversation {name!r}",
                     hint="" if found else "p2engine conversation list shows what there is",
@@ -90,6 +90,7 @@ class Engine:
 
     async def _open(self, name: str | None, agent: AgentId, group: str | None) -> Conversation:
         branches.checked_name(agent, "agent")
+        await self.world.roster.setup(agent, {}, stand_in=True)  # who cannot be set up gets no conversation
         number = 1
         while True:
             tried = name or f"{agent}-{number}"

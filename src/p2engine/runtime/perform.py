@@ -125,6 +125,7 @@ async def _settle(effect: AnyEffect, outcome: Outcome, world: World, facts: Sequ
             facts=facts,
         )
     except AlreadySettled:
+        world.kept[effect.id] = Kept(effect, outcome, facts)  # until its event is written
         await _late(effect, outcome, world)
         world.kept.pop(effect.id, None)
         return ()
@@ -154,12 +155,13 @@ async def _late(effect: AnyEffect, outcome: Outcome, world: World) -> None:
 
 async def _think(effect: Think, world: World) -> Outcome:
     """Ask the agent, as its setup stood when the question was put."""
-    stack = await world.stacks.get(effect.ref)
-    if effect.key not in stack.open:
-        stack = await world.stacks.refresh(effect.ref)
-        if effect.key not in stack.open:
+    ref, key = effect.ref, effect.key
+    stack = await world.stacks.get(ref)
+    if key not in stack.open:
+        stack = await world.stacks.refresh(ref)
+        if key not in stack.open:
             raise AlreadySettled(effect.id)
-    view = await _view(world, stack, effect, world.bus.on_text(effect.ref))
+    view = await _view(world, stack, effect, world.bus.on_text(ref))
     with _Interruptible(effect.id, world):
         try:
             async with asyncio.timeout(DECISION_TIMEOUT_S) as limit:
@@ -196,12 +198,12 @@ async def view_of(world: World, effect: EffectId) -> AgentView:
 
 async def _view(world: World, stack: Stack, effect: Think, on_text: OnText | None) -> AgentView:
     setup = stack.thinking
-    branch = await world.stacks.branch(effect.ref)
+    branch = await world.stacks.branch(stack.ref)
     instructions, tools = await world.roster.bodies(setup)
     return AgentView(
         agent=stack.agent,
         conversation=branch.conversation,
-        ref=effect.ref,
+        ref=branch.ref,
         effect=effect.id,
         setup=setup,
         fragments=tuple(select(stack.fragments, setup.render)),  # a list of the stack would grow in the agent's hands
@@ -218,13 +220,13 @@ async def _call_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
         return await _without_tool(effect, world)
     if effect.repeat == "never":  # from here on, a crash means that nobody knows whether it ran
         await world.store.write(Batch(conversation=branch.conversation, starts=(effect.id,), owner=world.owner))
-    stack = await world.stacks.get(effect.ref)
-    root = stack.caller.root if stack.caller else (effect.ref, effect.key[0])
+    stack = await world.stacks.get(branch.ref)
+    root = stack.caller.root if stack.caller else (branch.ref, effect.key[0])
     artifacts = Saving(world, branch, effect.id, root)
     ctx = ToolContext(
         conversation=branch.conversation,
         agent=branch.agent,
-        branch=effect.ref,
+        branch=branch.ref,
         call_id=effect.call_id,
         idempotency_key=effect.id,
         artifacts=artifacts,

@@ -63,7 +63,7 @@ class _Feed:
     async def aclose(self) -> None:
         if self._task is None:
             return
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, StoreError):
             async with asyncio.timeout(SHUTDOWN_GRACE_S):
                 await self._catch_up()
         self._task.cancel()
