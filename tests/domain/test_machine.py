@@ -255,6 +255,17 @@ def test_seam_04_a_message_while_the_model_thinks_is_answered_next() -> None:
     assert [type(state) for state in walk.decide(Say("to the second")).states] == [AssistantMessage, Finished]
 
 
+def test_seam_04_an_agent_that_ends_its_turn_still_hears_who_spoke_meanwhile() -> None:
+    """Said with an explicit end, an answer is an answer: the turn goes on with the message that came late."""
+    walk = begun("first")
+    walk.say("second")
+    step = walk.decide(Say("to the first"), Finish("answered"))
+    assert [type(state) for state in step.states] == [AssistantMessage, Waiting]
+    assert walk.decide(Say("to the second"), Finish("answered", "that is all")).states[-1] == Finished(
+        reason="answered", detail="that is all"
+    )
+
+
 def test_seam_04_messages_inside_a_wait_for_tools_come_after_its_results() -> None:
     """The results stay beside their calls; the messages follow, in order, before the next thought."""
     walk = begun("first")

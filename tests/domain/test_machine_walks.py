@@ -269,10 +269,10 @@ def test_seam_06_every_end_returns_to_whoever_waits(tape: Tape) -> None:
 def test_seam_04_a_turn_answers_every_message(tape: Tape) -> None:
     """A turn that ends `answered` has shown the model every message that reached it."""
     walk = stroll(tape)
-    for _, step, _ in walk.steps:
+    for before, step, _ in walk.steps:
         match step.states[-2:]:
             case (AssistantMessage(), Finished(reason="answered")):
-                assert not step.stack.late
+                assert not before.late
             case _:
                 pass
     for ref in walk.stacks:

@@ -289,6 +289,8 @@ def _decided(move: _Move, decision: Decision) -> Finish | None:
         move.push(UserInputRequest(call_id=call_id, question=ask.question, choices=ask.choices))
     elif calls:
         _call(move, calls, asks)
+    if ending and ending.reason == "answered" and text and move.stack.late:
+        return None  # an answer like any other: somebody has spoken meanwhile
     return None if calls or asks else ending
 
 

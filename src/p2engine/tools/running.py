@@ -5,6 +5,7 @@ This is the edge between the engine and code of others: whatever a tool does bec
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -94,6 +95,8 @@ class Runner:
                 raise
             return run.failed(error)
         except (Exception, SystemExit) as error:
+            if not isinstance(error, EffectError | TimeoutError):
+                log.warning("tool %s failed: %s at %s", tool.spec.name, type(error).__name__, _place(error))
             log.debug("tool %s failed", tool.spec.name, exc_info=True)
             return run.failed(error)
 
@@ -146,6 +149,12 @@ class _Run:
                 return await running
         finally:
             self._is_late = limit.expired()
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, `file:line`; nothing of what it says, which may quote a message."""
+    raised = traceback.extract_tb(error.__traceback__)
+    return f"{raised[-1].filename}:{raised[-1].lineno}" if raised else "?"
 
 
 def _late(spec: ToolSpec, limit_s: float) -> str:
