@@ -38,13 +38,18 @@ SLEEPERS: dict[str, str] = {
     "src/p2engine/testing/simulate.py:_Process._risk": "virtual time",
     "src/p2engine/testing/simulate.py:Simulation.play": "virtual time",
     "src/p2engine/testing/simulate.py:Simulation._rest": "virtual time",
-    "tests/runtime/test_review.py:test_a_say_that_was_cut_short_leaves_no_waiter.slow": "virtual time",
-    "tests/runtime/test_review.py:test_a_say_that_was_cut_short_leaves_no_waiter.main": "virtual time",
-    "tests/runtime/test_review.py:test_a_cancelled_think_that_answers_all_the_same_leaves_its_task_as_it_was.boss": "virtual time",
-    "tests/runtime/test_review.py:test_a_cancelled_think_that_answers_all_the_same_leaves_its_task_as_it_was.main": "virtual time",
-    "tests/runtime/test_review.py:test_an_outcome_is_not_lost_when_the_disk_refuses_it_once.main": "virtual time",
-    "tests/runtime/test_review.py:test_an_agent_that_will_not_be_cancelled_does_not_keep_the_engine_open.boss": "virtual time",
-    "tests/runtime/test_review.py:test_an_agent_that_will_not_be_cancelled_does_not_keep_the_engine_open.main": "virtual time",
+    **{
+        f"tests/runtime/test_review.py:{name}": "virtual time"
+        for name in (
+            "test_a_say_that_was_cut_short_leaves_no_waiter.slow",
+            "test_a_say_that_was_cut_short_leaves_no_waiter.main",
+            "test_a_cancelled_think_that_answers_all_the_same_leaves_its_task_as_it_was.boss",
+            "test_a_cancelled_think_that_answers_all_the_same_leaves_its_task_as_it_was.main",
+            "test_an_outcome_is_not_lost_when_the_disk_refuses_it_once.main",
+            "test_an_agent_that_will_not_be_cancelled_does_not_keep_the_engine_open.boss",
+            "test_an_agent_that_will_not_be_cancelled_does_not_keep_the_engine_open.main",
+        )
+    },
 }
 # file -> reason, beside the drivers
 CLOCKS_AND_DICE: dict[str, str] = {}
