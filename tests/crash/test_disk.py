@@ -60,7 +60,7 @@ async def test_failure_35_the_disk_is_full_when_somebody_speaks(start: Start, tm
 
 @pytest.mark.parametrize("tool", ["look", "book", "pay"])
 async def test_failure_35_the_disk_is_full_when_a_tool_comes_back(start: Start, tmp_path: Path, tool: str) -> None:
-    """The outcome is kept until it can be written: the tool has run once, and the turn goes on by itself."""
+    """The outcome is kept until it can be written: the tool has run once, and the turn goes on."""
     actor = await start(tmp_path, gates=["tool"])
     reply = actor.tell("say", f"use {tool}")
     await actor.reaches(f"tool {tool}")
@@ -68,6 +68,7 @@ async def test_failure_35_the_disk_is_full_when_a_tool_comes_back(start: Start, 
     await actor.does("open", "tool")
     assert (await actor.does("say", "are you there?")).startswith("StoreError: ")
     await actor.does("limit", None)
+    await actor.does("sweep")  # it would by itself, soon
     await actor.does("rests")
     assert is_one_line(await reply)  # the answer, or that the disk is full
     assert await last_said(actor) == f"{tool} done"
@@ -75,7 +76,7 @@ async def test_failure_35_the_disk_is_full_when_a_tool_comes_back(start: Start, 
 
 
 async def test_failure_35_the_disk_is_full_when_a_model_comes_back(start: Start, tmp_path: Path) -> None:
-    """A reply that was paid for is not asked for again."""
+    """A reply that was paid for is not asked for again; the turn goes on by itself."""
     actor = await start(tmp_path, gates=["think"])
     reply = actor.tell("say", "hello")
     await actor.reaches("think boss")

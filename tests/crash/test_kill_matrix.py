@@ -21,7 +21,7 @@ from tests.crash.nursery import Nursery, Point
 
 SHARES = 4  # of the matrix, so that workers divide it
 OPENINGS = 2  # deaths while the store is opened, in each share
-PAIRS = 6  # deaths of two processes, in each share
+PAIRS = 4  # deaths of two processes, in each share
 THIRDS = 40  # longer series of deaths, in each share of the full matrix
 
 shares = pytest.mark.parametrize("share", range(SHARES))

@@ -177,6 +177,48 @@ def test_seam_33_a_conversation_has_a_cap_of_its_own() -> None:
     assert ending(walk).reason == "answered"
 
 
+def test_seam_33_a_delegates_past_does_not_count_against_the_conversations_cap() -> None:
+    """Its caller's stack has it all in its own sum: a delegate that has worked before is not stopped for that."""
+    walk = begun(Budget(), conversation_usd=1.0)
+    for number in range(2):
+        reply(walk, Delegate(ANN, f"part {number}"))
+        child = child_ref(walk.open().id)
+        walk.setup = setup_of("boss", conversation_usd=0.02)
+        assert [type(effect) for effect in walk.due() if effect.ref == child] == [Think]
+        reply(walk, Say("done"), ref=child, cost=Usage(model="m", cost_usd=0.03))
+        walk.deliver_all()
+    assert walk.stacks[child].total.usd == pytest.approx(0.06)
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [(Budget(tokens=40), "15 tokens in one turn"), (Budget(usd=0.03), "0.01 USD in one turn")],
+)
+def test_a_grant_ends_the_delegates_turn(budget: Budget, says: str) -> None:
+    """What its caller granted is its limit, by its name."""
+    walk = begun(budget)
+    reply(walk, Delegate(ANN, "go"))
+    walk.setup = setup_of("boss")
+    child = child_ref(walk.open().id)
+    reply(walk, UseTool("nope"), ref=child, cost=Usage(model="m", tokens_in=10, tokens_out=5, cost_usd=0.01))
+    assert ending(walk, child).detail == says
+
+
+def test_time_runs_for_a_delegate_too() -> None:
+    """It has as many seconds as its caller had left when it was decided."""
+    walk = begun(Budget(seconds=60.0))
+    walk.at += 20.0
+    reply(walk, Delegate(ANN, "go"))
+    walk.setup = setup_of("boss")
+    child = child_ref(walk.open().id)
+    walk.at += 39.0
+    reply(walk, UseTool("nope"), ref=child)
+    assert not isinstance(walk.stacks[child].ground, Finished)
+    walk.at += 1.0
+    reply(walk, UseTool("nope"), ref=child)
+    assert ending(walk, child).detail == "40 seconds in one turn"
+
+
 def test_a_model_call_may_answer_with_what_is_left_of_the_tokens() -> None:
     """The budget reaches the request: a reply is no longer than what the turn may still spend."""
     walk = begun(Budget(tokens=1000))

@@ -7,6 +7,7 @@ from p2engine.domain.effects import Ask, CallTool
 from p2engine.domain.ids import StackRef
 from p2engine.domain.machine import hear
 from p2engine.domain.setup import DedupPolicy
+from p2engine.domain.stack import call_digest
 from p2engine.domain.states import Status, ToolResult, UserMessage
 from tests.domain.walking import ROOT, Walk, setup_of
 
@@ -138,6 +139,14 @@ def test_what_failed_does_not_stretch_the_ttl() -> None:
     assert [result.duplicate for result in run(walk, BOOK)] == [0]
 
 
+def test_a_failed_repeat_leaves_what_was_done() -> None:
+    """An equal call that fails takes only itself out of the count."""
+    walk = begun("penalty")
+    run(walk, PAY)
+    assert [result.duplicate for result in run(walk, PAY, status="error")] == [1]
+    assert [result.duplicate for result in run(walk, PAY)] == [1]
+
+
 def test_an_approved_call_is_no_duplicate_of_itself() -> None:
     """However long a person took to approve it, and with an equal one waiting beside it."""
     walk = begun("penalty")
@@ -159,4 +168,4 @@ def test_dedup_follows_the_branch() -> None:
     walk.decide(Say("paid"))
     for length, count in ((before, 0), (walk.stacks[ROOT].head, 1)):
         fork = hear(walk.fold(ROOT, length).fork(StackRef("f")), [UserMessage(text="pay")], walk.at).stack
-        assert sum(len(times) for times in fork.seen.values()) == count
+        assert len(fork.equal_calls(call_digest("pay", PAY.arguments))) == count

@@ -484,6 +484,16 @@ def test_failure_16_delegations_end_at_their_depth(depth: int) -> None:
     assert refused == ([f"delegations may not go deeper than {depth}"] if depth == DELEGATION_DEPTH_MAX else [])
 
 
+def test_a_delegate_knows_how_deep_it_is_and_under_which_entry() -> None:
+    """Each floor down is one deeper; the place on the root stack stays that of the first call."""
+    walk = begun()
+    child = child_of(walk)
+    walk.think(child, Delegate(BOB, "deeper"))
+    below = child_ref(walk.open().id)
+    callers = [walk.stacks[ref].caller for ref in (child, below)]
+    assert [(caller.depth, caller.root) for caller in callers if caller] == [(1, (ROOT, 4)), (2, (ROOT, 4))]
+
+
 def test_failure_16_a_circle_is_refused() -> None:
     """The same agent asked the same thing further up is refused, and told so; another message is not."""
     walk = begun()
@@ -551,6 +561,16 @@ def test_seam_12_a_refused_approval_is_a_result() -> None:
     assert step.states[0] == ToolResult(call_id="g", tool="gate", status="denied", content="not today")
     (ask,) = walk.decide(UseTool("gate", call_id="g")).effects
     assert isinstance(ask, Ask)
+
+
+def test_seam_12_an_approval_is_for_one_call() -> None:
+    """The same call id in a later reply is another call: it is asked about again."""
+    walk = begun()
+    for _ in range(2):
+        (ask,) = walk.decide(UseTool("gate", call_id="g")).effects
+        assert isinstance(ask, Ask)
+        (gate,) = walk.settle(ask, Answer("yes")).effects
+        walk.settle(gate, ToolOutcome())
 
 
 def test_a_question_is_answered_by_a_person() -> None:

@@ -92,6 +92,62 @@ async def test_seam_07_a_child_that_was_not_opened_never_is(stage: Stage) -> Non
     assert await stage.owed(conversation) == []
 
 
+async def test_seam_07_a_child_that_is_being_opened_is_not(stage: Stage) -> None:
+    """Cancelled while its setup is looked up: the write that would open it is refused."""
+    gate = Gate()
+    engine = stage.engine({"boss": Script([Delegate(ANN, "go")]), "ann": Script("hi")})
+    roster: Any = engine.world.roster
+    real = roster.setup
+
+    async def setup(agent: str, changes: Any, *, stand_in: bool = False) -> Any:
+        if agent == ANN:
+            await gate.pass_through()
+        return await real(agent, changes, stand_in=stand_in)
+
+    roster.setup = setup
+    conversation = await engine.conversation("demo", agent="boss")
+    saying = asyncio.create_task(conversation.say("go"))
+    await gate.reached.wait()
+    await conversation.cancel()
+    gate.open.set()
+    assert (await saying).finished == "cancelled"
+
+    async def idle() -> bool:
+        return not engine.world.busy
+
+    await until(idle)
+    assert await stage.owed(conversation) == []
+    assert len(await conversation.branches(delegates=True)) == 1
+
+
+async def test_seam_07_what_was_queued_is_not_begun(stage: Stage) -> None:
+    """A call that had not begun when its turn was cancelled never runs, of whatever class it is."""
+    ran: list[str] = []
+
+    async def act(arguments: Mapping[str, Any], ctx: ToolContext) -> str:
+        ran.append(ctx.call_id)
+        return "done"
+
+    repeats: Any = {"look": "free", "book": "idempotent", "pay": "never"}
+    boss = Script([UseTool(name) for name in repeats])
+    engine = stage.engine({"boss": boss}, dict.fromkeys(repeats, act), repeats, dispatch=Waiting)
+    conversation = await engine.conversation("demo", agent="boss")
+    saying = asyncio.create_task(conversation.say("go"))
+    dispatcher = engine.world.dispatcher
+    assert isinstance(dispatcher, Waiting)
+
+    async def asked() -> bool:
+        return bool(dispatcher.jobs)
+
+    await until(asked)
+    await dispatcher.do("think")
+    await conversation.cancel()
+    await dispatcher.do_all()
+    assert (await saying).finished == "cancelled"
+    assert ran == []
+    assert await stage.events("effect.") == []
+
+
 async def test_seam_08_a_late_outcome_is_an_event_once(stage: Stage) -> None:
     """What a tool did after its turn was cancelled is no entry, but an event that names the effect."""
     gate = Gate()

@@ -20,9 +20,10 @@ from p2engine.domain.states import (
     UserMessage,
     Waiting,
 )
-from p2engine.errors import ModelError, UsageError
+from p2engine.errors import ModelError, StoreError, UsageError
 from p2engine.limits import MESSAGE_BYTES_MAX
 from p2engine.ports import AgentView, ToolContext
+from p2engine.testing.virtual_time import run as run_virtually
 from tests.runtime.conftest import Gate, Script, Stage, states_of
 
 ANN, BOB = AgentId("ann"), AgentId("bob")
@@ -465,3 +466,22 @@ async def test_post_effects_reach_the_parent_as_notes(stage: Stage) -> None:
 
 async def _seen(arguments: Mapping[str, Any], ctx: ToolContext) -> str:
     return "seen"
+
+
+def test_closing_the_engine_tells_whoever_waits() -> None:
+    """Nobody waits for ever on an engine that is closed: what was asked stays owed, and saying so is an error."""
+
+    async def main() -> None:
+        async def never(view: AgentView) -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        stage = await Stage.open()
+        engine = stage.engine({"boss": never})
+        saying = asyncio.create_task((await engine.conversation("demo", agent="boss")).say("go"))
+        await asyncio.sleep(0)
+        await engine.aclose()
+        with pytest.raises(StoreError, match="closed"):
+            await saying
+
+    run_virtually(main())

@@ -74,7 +74,7 @@ def earlier_calls(stack: Stack, tool: str, arguments: dict[str, Any], at: float,
         return 0
     grant = stack.setup.grant(tool)
     ttl_s = grant.dedup_ttl_s if grant else None
-    seen = stack.seen.get(call_digest(tool, arguments), ())
+    seen = stack.equal_calls(call_digest(tool, arguments))
     return sum(entry < before and (ttl_s is None or at - decided <= ttl_s) for entry, decided in seen)
 
 

@@ -39,6 +39,7 @@ from p2engine.errors import IllegalTransition
 
 Call = ToolCall | AgentCall | UserInputRequest
 Sent = tuple[Call, int]  # a call and the entry that decided it
+Times = tuple[tuple[int, float], ...]  # entries that decided equal calls, and when
 
 _ONE_STEP = Spent(steps=1)
 _NOT_DONE = frozenset({"error", "denied", "timeout", "interrupted", "skipped"})
@@ -76,7 +77,7 @@ class Stack(msgspec.Struct, eq=False):
     caller: Caller | None = None
     granted: Budget | None = None  # what the caller lets this turn spend
     children: dict[AgentId, tuple[int, tuple[StackRef, int]]] = {}  # agent: its last call's entry, and that child
-    seen: dict[str, tuple[tuple[int, float], ...]] = {}  # call digest: entry and time of each that was not in vain
+    seen: dict[str, dict[str, Times]] = {}  # calls that were not in vain, by digest, in parts that are cheap to replace
     setup: Setup = Setup(agent=AgentId(""))
     thinking: Setup = Setup(agent=AgentId(""))  # the setup the open model call was asked with
     overrides: dict[str, Any] = {}
@@ -116,6 +117,10 @@ class Stack(msgspec.Struct, eq=False):
             for key, pending in self.open.items()
             if pending.what == "agent"
         ]
+
+    def equal_calls(self, digest: str) -> Times:
+        """The calls of that digest on this lineage, without those that failed or were skipped."""
+        return self.seen.get(digest[:2], {}).get(digest, ())
 
     # The fold
 
@@ -234,7 +239,7 @@ class Stack(msgspec.Struct, eq=False):
                 self.draft = (text, (*uses, ToolUse(state.call_id, state.tool, state.arguments)))
                 if self.setup.dedup != "none":
                     digest = call_digest(state.tool, state.arguments)
-                    self.seen = {**self.seen, digest: (*self.seen.get(digest, ()), (self.head, at))}
+                    self._note(digest, (*self.equal_calls(digest), (self.head, at)))
             case AgentCall() if state.note:
                 pass
             case AgentCall():
@@ -243,13 +248,16 @@ class Stack(msgspec.Struct, eq=False):
             case UserInputRequest():
                 self.draft = (text, (*uses, ToolUse(state.call_id, "ask_human", {"question": state.question})))
 
+    def _note(self, digest: str, times: Times) -> None:
+        part = {**self.seen.get(digest[:2], {}), digest: times}
+        self.seen = {**self.seen, digest[:2]: part}
+
     def _hear_tool(self, state: ToolResult, sent: Sent | None) -> None:
         self._flush()
         self._say(Message(role="tool", text=state.content, call_id=state.call_id))
         if self.seen and sent and isinstance(sent[0], ToolCall) and state.status in _NOT_DONE:
             digest = call_digest(sent[0].tool, sent[0].arguments)
-            done = tuple(one for one in self.seen.get(digest, ()) if one[0] != sent[1])
-            self.seen = {**self.seen, digest: done}
+            self._note(digest, tuple(one for one in self.equal_calls(digest) if one[0] != sent[1]))
 
     def _hear_child(self, state: AgentResult, sent: Sent | None) -> None:
         self._flush()
