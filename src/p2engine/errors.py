@@ -6,7 +6,7 @@ P2EngineError
 │   ├── UsageError        a wrong name or argument on a command or call
 │   └── NotAvailable      asked for something this version does not have
 ├── ConflictError         somebody else wrote first: reload and decide again
-│   ├── HeadMoved         the stack grew; carries nothing that was written
+│   ├── HeadMoved         the stack grew; may carry what it gained
 │   ├── AlreadySettled    the effect has an outcome already
 │   └── NameTaken         a conversation or branch of that name exists
 ├── EffectError           the world said no: tell the model
@@ -19,6 +19,9 @@ P2EngineError
 │   └── Pruned            a cursor below what is still kept
 └── IllegalTransition     a fault of ours: a state that the table does not allow
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 
 class P2EngineError(Exception):
@@ -76,9 +79,16 @@ class ConflictError(P2EngineError):
 
 
 class HeadMoved(ConflictError):
-    """The stack grew since it was loaded; nothing of the batch was written."""
+    """The stack grew since it was loaded; nothing of the batch was written.
+
+    missing: what it gained (`Placed` commits), where the store says so along with the refusal; else None.
+    """
 
     code = "head_moved"
+
+    def __init__(self, message: str, *, missing: Sequence[Any] | None = None) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class AlreadySettled(ConflictError):

@@ -31,7 +31,7 @@ OnText = Callable[[str], None]
 
 
 class Store(Protocol):
-    """Remembers stacks, owed effects and events. One write door."""
+    """Remembers stacks and events. One write door."""
 
     async def load(self, ref: StackRef, *, since: int = 0) -> Sequence[Placed]:
         """The commits of a stack from entry `since` on, lineage included, oldest first. Unknown ref: UsageError."""
@@ -41,16 +41,8 @@ class Store(Protocol):
         """All or nothing. Raises HeadMoved, AlreadySettled, NameTaken, StoreBusy."""
         ...
 
-    async def claim(self, effect: EffectId, owner: OwnerId, *, since: int = 0) -> Claimed | None:
-        """Take an owed effect that no living owner but `owner` holds; None when there is nothing to take."""
-        ...
-
-    async def due(self, *, limit: int) -> Sequence[Job]:
-        """Owed effects that no living process holds, oldest first."""
-        ...
-
-    async def owed(self, ref: StackRef) -> Sequence[EffectId]:
-        """What this stack still owes."""
+    def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed]]:
+        """The commits of a stack from entry `since` on, as they come, whoever writes them, until the store closes."""
         ...
 
     async def events(self, query: Query) -> Sequence[Event]:
@@ -62,6 +54,33 @@ class Store(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class Owing(Protocol):
+    """The same driver seen as a list of what is owed, and by whom it is held."""
+
+    async def claim(self, effect: EffectId, owner: OwnerId, *, since: int = 0) -> Claimed | None:
+        """Take an owed effect that no living owner but `owner` holds; None when there is nothing to take.
+
+        Raises NewerFormat, and leaves it to others, where it or its stack was written by a later version.
+        """
+        ...
+
+    async def due(self, *, limit: int) -> Sequence[Job]:
+        """Owed effects that no living process holds, oldest first; none that somebody was asked to do a moment ago."""
+        ...
+
+    async def owed(self, ref: StackRef) -> Sequence[EffectId]:
+        """What this stack still owes."""
+        ...
+
+    async def held(self, owner: OwnerId) -> Sequence[EffectId]:
+        """What `owner` holds."""
+        ...
+
+    async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
+        """Who lives and holds what this stack owes, in words: `process 4711 on HOST`."""
+        ...
 
 
 class Catalogue(Protocol):
@@ -88,7 +107,7 @@ class Catalogue(Protocol):
         ...
 
 
-class Archive(Store, Catalogue, Protocol):
+class Archive(Store, Owing, Catalogue, Protocol):
     """What a store driver implements, and what the engine holds."""
 
 

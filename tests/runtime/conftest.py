@@ -80,7 +80,7 @@ class Stage:
             ids=self.ids,
             owner=owner,
             bus=Bus(),
-            is_local=is_local,
+            keeps=None if is_local else lambda _effect: False,
         )
         engine = Engine(world, dispatch, sinks)
         self.engines.append(engine)

@@ -172,7 +172,7 @@ async def test_an_effect_that_kills_its_process_is_given_up(stage: Stage, poison
         await until(stalled_or_over)
 
     assert tries == TRIES_MAX + 1  # born owned and run, then taken over so often
-    words = f"given up: {TRIES_MAX} processes died or stalled on it"
+    words = f"given up: {TRIES_MAX + 1} processes died or stalled on it"
     stack = await engine.world.stacks.refresh(conversation.record.current)
     if poisoned == "tool":
         assert [(r.status, r.content) for r in await results(conversation)] == [("error", words)]

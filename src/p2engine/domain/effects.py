@@ -77,3 +77,8 @@ class Cancel(Effect, frozen=True, tag="cancel"):
 
 
 AnyEffect = Think | CallTool | CallAgent | Return | Ask | Cancel
+
+
+def kind_of(effect: AnyEffect) -> str:
+    """What has to be known to find somebody who can do it: its tag, for a tool with the tool's name."""
+    return f"call_tool.{effect.tool}" if isinstance(effect, CallTool) else str(effect.__struct_config__.tag)

@@ -108,8 +108,9 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
 
     settles: effects whose outcome this is; AlreadySettled unless all are still owed.
     needs: effects that must still be owed, and stay so. starts: never-repeat effects that begin to run now.
-    drops: effects to forget if they are still owed. owner: who will run `effects` (born owned), or None: whoever
-    claims them. current: make this branch the one people talk to.
+    drops: effects to forget if they are still owed. owner: who writes, and will run `effects` (born owned), but for
+    those it `leaves` to whoever claims them; None leaves all. releases: effects given back to whoever claims them; the
+    take-over is not counted. current: make this branch the one people talk to.
     """
 
     conversation: ConversationId
@@ -119,6 +120,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     drops: tuple[EffectId, ...] = ()
     starts: tuple[EffectId, ...] = ()
     effects: tuple[AnyEffect, ...] = ()
+    leaves: tuple[EffectId, ...] = ()
+    releases: tuple[EffectId, ...] = ()
     owner: OwnerId | None = None
     opens: Conversation | None = None
     branches: tuple[Branch, ...] = ()
@@ -151,7 +154,7 @@ class Wake(NamedTuple):
 
 
 class Perform(NamedTuple):
-    """Job: do this effect. `kind` is the effect's tag; it only picks a queue."""
+    """Job: do this effect. `kind` is `kind_of(effect)`; it only picks a queue."""
 
     effect: EffectId
     kind: str = ""

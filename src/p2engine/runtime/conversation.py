@@ -23,7 +23,7 @@ from p2engine.domain.states import (
     UserMessage,
     UserResponse,
 )
-from p2engine.errors import AlreadySettled, UsageError
+from p2engine.errors import AlreadySettled, StoreError, UsageError
 from p2engine.limits import FOLLOW_PERIOD_S, MESSAGE_BYTES_MAX
 from p2engine.runtime import branches
 from p2engine.runtime.branches import Forked
@@ -161,15 +161,34 @@ class Conversation:
         try:
             await to_the_end(begin)
             world.check_moves(await world.stacks.get(ref))
-            while not waiter.answer.done():
+            if world.keeps is None:  # most answers come from this process, and soon
                 await asyncio.wait((waiter.answer,), timeout=FOLLOW_PERIOD_S)
-                if not waiter.answer.done():  # another process may own the turn: look at the log
-                    await world.stacks.refresh(ref)
+            if not waiter.answer.done():
+                await self._watch(waiter)
             return await self._reply(ref, waiter.answer.result(), started)
         finally:
             world.bus.leave(waiter)
             if stop:
                 stop()
+
+    async def _watch(self, waiter: Waiter) -> None:
+        """Take in what other processes write to the stack until the answer is there."""
+        stacks = self._world.stacks
+        commits = self._world.store.follow(waiter.ref, since=(await stacks.get(waiter.ref)).head)
+
+        async def follow() -> None:
+            async for news in commits:
+                await stacks.refresh(waiter.ref, news)
+
+        following = asyncio.ensure_future(follow())
+        try:
+            await asyncio.wait((waiter.answer, following), return_when=asyncio.FIRST_COMPLETED)
+            if not waiter.answer.done():
+                following.result()
+                raise StoreError("the store was closed while an answer was awaited")
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
     async def _reply(self, ref: StackRef, answered: Answered, started: float) -> Reply:
         stack = await self._world.stacks.get(ref)

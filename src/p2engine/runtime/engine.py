@@ -15,7 +15,7 @@ from p2engine.runtime.conversation import Conversation
 from p2engine.runtime.perform import perform
 from p2engine.runtime.sinks import Fanout
 from p2engine.runtime.sweeper import Sweeper
-from p2engine.runtime.turn import commit, job_of
+from p2engine.runtime.turn import commit, divide
 from p2engine.runtime.world import World
 
 log = logging.getLogger("p2engine.runtime")
@@ -30,9 +30,18 @@ Dispatch = Callable[[Run, OnError], Dispatcher]
 class Engine:
     """One process's engine. Built by wiring; `start` makes it work, without that it only reads and writes."""
 
-    def __init__(self, world: World, dispatch: Dispatch, sinks: Sequence[EventSink] = ()) -> None:
+    def __init__(
+        self,
+        world: World,
+        dispatch: Dispatch,
+        sinks: Sequence[EventSink] = (),
+        *,
+        elsewhere: Dispatcher | None = None,
+    ) -> None:
+        """dispatch: runs jobs in this process. elsewhere: gets those done that this process leaves to others."""
         self.world = world
-        world.dispatcher = dispatch(self.run, self.failed)
+        world.here = dispatch(self.run, self.failed)
+        world.dispatcher = elsewhere or world.here
         self.sweeper = Sweeper(world)
         self._fanout = Fanout(world.store, sinks)
         self._closed = False
@@ -48,6 +57,7 @@ class Engine:
             return
         self._closed = True
         await self.sweeper.aclose()
+        await self.world.here.aclose()
         await self.world.dispatcher.aclose()
         await self._fanout.aclose()
         await self.world.store.aclose()
@@ -142,15 +152,13 @@ class Engine:
     # Working
 
     async def run(self, job: Job) -> Sequence[Job]:
-        """Do one job; returns the jobs that follow from it. What dispatchers call."""
+        """Do one job; returns those that follow from it and are this process's to do. What dispatchers call."""
         effects: Sequence[AnyEffect]
         if isinstance(job, Wake):
             effects = (await commit(self.world, job.ref, wake, cause="engine")).effects
         else:
             effects = await perform(job, self.world)
-        if self.world.is_local:
-            self.world.born.update({effect.id: effect for effect in effects})
-        return [job_of(effect) for effect in effects]
+        return await divide(self.world, effects)
 
     def failed(self, job: Job, error: BaseException) -> None:
         """A job raised. What the disk did may pass, so it is tried again; a fault of ours is shown and kept owed."""

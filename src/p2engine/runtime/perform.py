@@ -95,7 +95,7 @@ async def _take(effect_id: EffectId, world: World) -> tuple[AnyEffect, Outcome |
 def _spoiled(claimed: Claimed) -> Outcome | None:
     """The outcome of an effect that may not be done again; None where it may. Opening a child harms nobody."""
     effect = claimed.effect
-    why = f"given up: {claimed.tries - 1} processes died or stalled on it"
+    why = f"given up: {claimed.tries} processes died or stalled on it"
     match effect:
         case Think() if claimed.tries > TRIES_MAX:
             return Failure(why)
@@ -253,15 +253,21 @@ async def _call_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
 
 
 async def _without_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
-    """On the agent's list but not loaded here: hand it back for a process that has it; give up after a while."""
+    """On the agent's list but not loaded here: hand it back for a process that has it.
+
+    Where this process does everything itself, give up after a while.
+    """
     times = world.released[effect.id] = world.released.get(effect.id, 0) + 1
-    if times > RELEASES_MAX:
+    if world.keeps is None and times > RELEASES_MAX:
         del world.released[effect.id]
         why = f"tool {effect.tool!r} is on the agent's list, but no process that runs here has it loaded"
         return await _settle(effect, ToolOutcome(status="error", content=why), world)
-    log.warning("effect %s waits for a process that has tool %r", effect.id, effect.tool)
+    complaint = f"effect {effect.id} waits for a process that has tool {effect.tool!r}"
+    if complaint not in world.told:
+        world.told.add(complaint)
+        log.warning("%s", complaint)
     conversation = (await world.stacks.branch(effect.ref)).conversation
-    await world.store.write(Batch(conversation=conversation, settles=(effect.id,), effects=(effect,), owner=None))
+    await world.store.write(Batch(conversation=conversation, releases=(effect.id,), owner=world.owner))
     return ()
 
 

@@ -55,12 +55,14 @@ class Stacks:
             self._stacks.move_to_end(ref)
         return stack
 
-    async def refresh(self, ref: StackRef) -> Stack:
-        """The stack as the store has it now."""
+    async def refresh(self, ref: StackRef, news: Sequence[Placed] | None = None) -> Stack:
+        """The stack as the store has it now. news: commits that it is known to have gained; loaded where not given."""
         stack = self._stacks.get(ref)
         if stack is None:
             return await self.get(ref)
-        commits = await self._store.load(ref, since=stack.head)
+        commits: Sequence[Placed] = [placed for placed in news or () if placed.seq >= stack.head]
+        if news is None or (commits and commits[0].seq > stack.head):
+            commits = await self._store.load(ref, since=stack.head)
         current = self._stacks.get(ref)
         if current is not None and current.head > stack.head:  # somebody here was faster
             return current

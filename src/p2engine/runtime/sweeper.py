@@ -3,7 +3,8 @@
 import asyncio
 import logging
 
-from p2engine.domain.records import Job
+from p2engine.domain.ids import EffectId
+from p2engine.domain.records import Job, Perform
 from p2engine.errors import StoreError
 from p2engine.limits import SWEEP_JOBS_MAX, SWEEP_PERIOD_S
 from p2engine.runtime.world import World
@@ -18,6 +19,7 @@ class Sweeper:
         self._world = world
         self._period_s = period_s
         self._failed: dict[str, Job] = {}
+        self._unknown: set[EffectId] = set()
         self._task: asyncio.Task[None] | None = None
 
     def again(self, job: Job) -> None:
@@ -27,10 +29,27 @@ class Sweeper:
     async def sweep(self) -> int:
         """One look. Returns how many jobs were handed out."""
         due = await self._world.store.due(limit=SWEEP_JOBS_MAX)  # may raise: what failed before is then kept
+        orphans = await self._orphans() if self._world.doubts else []
         failed, self._failed = self._failed, {}
-        jobs = [*failed.values(), *due]
-        await self._world.dispatcher.submit(*jobs)
-        return len(jobs)
+        await self._world.here.submit(*failed.values(), *orphans)
+        await self._world.dispatcher.submit(*due)
+        return len(due) + len(failed) + len(orphans)
+
+    async def _orphans(self) -> list[Job]:
+        """Effects that the store says are ours and we know nothing of: a write that failed had been done after all.
+
+        They are taken up when two sweeps find them, since the answer to a write may still be on its way; one that
+        comes later yet changes nothing, for what is adopted is not begun again.
+        """
+        world = self._world
+        known = {*world.born, *world.busy, *world.kept, *world.stuck}
+        unknown = set(await world.store.held(world.owner)) - known
+        orphans, self._unknown = unknown & self._unknown, unknown
+        if orphans or not unknown:
+            world.doubts = False
+            self._unknown = set()
+        world.adopted |= orphans
+        return [Perform(effect) for effect in orphans]
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())

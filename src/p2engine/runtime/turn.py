@@ -5,13 +5,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from p2engine.domain.codec import CODEC
-from p2engine.domain.effects import AnyEffect
+from p2engine.domain.effects import AnyEffect, kind_of
 from p2engine.domain.ids import EffectId, StackRef, WaitKey
 from p2engine.domain.machine import MACHINE, Step
 from p2engine.domain.messages import RENDERER
-from p2engine.domain.records import Batch, Branch, Commit, Fact, Perform, Placed, StackWrite
+from p2engine.domain.records import Batch, Branch, Commit, Fact, Job, Perform, Placed, StackWrite
 from p2engine.domain.stack import Stack
-from p2engine.errors import AlreadySettled, HeadMoved
+from p2engine.errors import AlreadySettled, HeadMoved, StoreError
 from p2engine.runtime.world import World
 
 _VERSIONS = (CODEC, MACHINE, RENDERER)
@@ -48,6 +48,7 @@ async def commit(
                 if awaited not in stack.open:
                     raise AlreadySettled(settles[0] if settles else f"{ref}:{awaited[0]}.{awaited[1]}")
             step = decide(stack, world.clock.now())
+            keeps = world.keeps
             row = row_of(stack, step, cause)
             batch = Batch(
                 conversation=conversation,
@@ -56,18 +57,22 @@ async def commit(
                 needs=needs,
                 drops=step.drops,
                 effects=step.effects,
-                owner=world.owner if world.is_local else None,
+                leaves=tuple(effect.id for effect in step.effects if not keeps(effect)) if keeps else (),
+                owner=world.owner,
                 branches=(branch,) if branch else (),
                 current=current,
                 facts=tuple(facts),
             )
             try:
                 await world.store.write(batch)
-            except HeadMoved:
+            except HeadMoved as moved:
                 if branch is not None and branch.ref == ref:
                     raise
-                stack = await world.stacks.refresh(ref)
+                stack = await world.stacks.refresh(ref, moved.missing)
                 continue
+            except StoreError:
+                world.doubts = True
+                raise
             break
         world.stacks.put(step.stack)
     if step.states:
@@ -82,10 +87,21 @@ def row_of(stack: Stack, step: Step, cause: str) -> Commit:
 
 
 async def hand_out(world: World, effects: Sequence[AnyEffect]) -> None:
-    """Get these effects done, somewhere."""
-    if world.is_local:
-        world.born.update({effect.id: effect for effect in effects})
-    await world.dispatcher.submit(*(job_of(effect) for effect in effects))
+    """Get these effects done, here or elsewhere."""
+    await world.here.submit(*await divide(world, effects))
+
+
+async def divide(world: World, effects: Sequence[AnyEffect]) -> list[Job]:
+    """Hand out what others shall do; returns the jobs that are this process's own, and nobody's but its."""
+    keeps = world.keeps
+    own = [e for e in effects if e.id not in world.adopted] if world.adopted else effects
+    if keeps is not None:
+        others = [job_of(effect) for effect in effects if not keeps(effect)]
+        own = [effect for effect in own if keeps(effect)]
+        if others:
+            await world.dispatcher.submit(*others)
+    world.born.update({effect.id: effect for effect in own})
+    return [job_of(effect) for effect in own]
 
 
 async def to_the_end(doing: Coroutine[Any, Any, T]) -> T:
@@ -102,7 +118,7 @@ async def to_the_end(doing: Coroutine[Any, Any, T]) -> T:
 
 
 def job_of(effect: AnyEffect) -> Perform:
-    return Perform(effect.id, str(effect.__struct_config__.tag))
+    return Perform(effect.id, kind_of(effect))
 
 
 def interrupt(world: World, drops: Sequence[EffectId]) -> None:

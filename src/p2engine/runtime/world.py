@@ -1,7 +1,7 @@
 """The doors a turn may use, and what one process keeps between steps. Holds; does nothing."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,12 +27,14 @@ class Kept(NamedTuple):
 class World:
     """One process's view: ports, caches, and the effects it owns.
 
-    is_local: effects are born owned by this process and run here; otherwise whoever claims a job runs it.
+    keeps: which effects are born owned by this process and run here, None: all; whoever claims the others runs them.
+    here: runs jobs in this process. dispatcher: gets them done, here or elsewhere.
     born: effects this process owns and has not begun. busy: those it does now. running: attempts that may be
     interrupted. dropped: those that were. released: how often an effect was handed back for want of its tool.
     kept: outcomes that the store refused for the time being. stuck: effects that a fault of ours stopped, and what
     waits for them.
-    told: complaints in the log that a sweep would only repeat.
+    told: complaints in the log that a sweep would only repeat. doubts: a write failed and may have been done all the
+    same, so this process may own effects that it does not know of. adopted: those that a sweep found.
     """
 
     store: Archive
@@ -43,8 +45,9 @@ class World:
     ids: Ids
     owner: OwnerId
     bus: Bus
-    is_local: bool = True
-    dispatcher: Dispatcher = field(init=False)  # the engine's, since it runs what is dispatched
+    keeps: Callable[[AnyEffect], bool] | None = None
+    here: Dispatcher = field(init=False)  # the engine's, since it runs what is dispatched
+    dispatcher: Dispatcher = field(init=False)
     stacks: Stacks = field(init=False)
     born: dict[EffectId, AnyEffect] = field(default_factory=dict)
     busy: set[EffectId] = field(default_factory=set)
@@ -54,6 +57,8 @@ class World:
     kept: dict[EffectId, Kept] = field(default_factory=dict)
     stuck: dict[EffectId, BaseException] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
+    doubts: bool = False
+    adopted: set[EffectId] = field(default_factory=set)
 
     def check_moves(self, stack: Stack) -> None:
         """Raises the fault that stopped what this stack waits for, if one did."""

@@ -6,6 +6,7 @@ The kernel lets go of a lock when its process ends, however it ends, so nothing 
 import fcntl
 import os
 import re
+import socket
 import tempfile
 import weakref
 from contextlib import suppress
@@ -31,6 +32,10 @@ class Owners(Protocol):
 
     def alive(self, owner: OwnerId) -> bool: ...
 
+    def who(self, owner: OwnerId) -> str:
+        """A living owner in words, for people."""
+        ...
+
 
 class MemoryOwners:
     """Owners within one process: alive from `add` to `drop`."""
@@ -48,6 +53,9 @@ class MemoryOwners:
 
     def alive(self, owner: OwnerId) -> bool:
         return owner in self._living
+
+    def who(self, owner: OwnerId) -> str:
+        return f"owner {owner} in this process"
 
 
 class FileOwners:
@@ -79,6 +87,7 @@ class FileOwners:
         try:
             os.fchmod(descriptor, 0o644)  # other users of one store must be able to ask
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             os.link(part, path)
         except OSError:
             os.close(descriptor)
@@ -115,6 +124,12 @@ class FileOwners:
         with suppress(OSError):  # it may lie in somebody else's directory, and does no harm there
             path.unlink()
         return False
+
+    def who(self, owner: OwnerId) -> str:
+        try:
+            return self._path(owner).read_text().strip() or f"process {owner}"
+        except (OSError, UnicodeDecodeError):
+            return f"process {owner}"
 
     def _path(self, owner: OwnerId) -> Path:
         return self._directory / f"{owner}.lock"

@@ -26,7 +26,7 @@ from p2engine.domain.records import (
     Written,
 )
 from p2engine.errors import StoreError
-from p2engine.limits import BUSY_WAIT_S
+from p2engine.limits import BUSY_WAIT_S, FOLLOW_PERIOD_S
 from p2engine.stores import sqlite_check, sqlite_events, sqlite_owed, sqlite_stacks
 from p2engine.stores.owners import FileOwners, MemoryOwners, Owners
 from p2engine.stores.sqlite_batch import Writing
@@ -108,8 +108,22 @@ class SqliteStore:
     async def owed(self, ref: StackRef) -> Sequence[EffectId]:
         return self._read(sqlite_owed.of_stack, ref)
 
+    async def held(self, owner: OwnerId) -> Sequence[EffectId]:
+        return self._read(sqlite_owed.held, owner)
+
+    async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
+        return self._read(sqlite_owed.holders, ref, besides, self.owners)
+
     async def load(self, ref: StackRef, *, since: int = 0) -> Sequence[Placed]:
         return self._read(sqlite_stacks.load, ref, since)
+
+    async def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed]]:
+        while not self._read.closed:
+            commits = self._read(sqlite_stacks.load, ref, since)
+            if commits:
+                since = commits[-1].seq + len(commits[-1].commit.states)
+                yield commits
+            await asyncio.sleep(FOLLOW_PERIOD_S)
 
     async def events(self, query: Query) -> Sequence[Event]:
         search = sqlite_events.Search(query)

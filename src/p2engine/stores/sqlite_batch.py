@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Collection
 
 from p2engine.domain.codec import encode
+from p2engine.domain.effects import kind_of
 from p2engine.domain.records import Batch, Branch, Conversation, Fact, StackWrite, Written
 from p2engine.errors import AlreadySettled, HeadMoved, NameTaken, UsageError
 
@@ -23,6 +24,7 @@ FROM (SELECT 1) LEFT JOIN branch b ON b.ref = ?1 LEFT JOIN conversation c ON c.i
 ON CONFLICT(fact) WHERE fact IS NOT NULL DO NOTHING
 """
 _ADD_OWED = "INSERT INTO owed(id, born, kind, owner, tries, started, body) VALUES (?, ?, ?, ?, 0, ?, ?)"
+_RELEASE = "UPDATE owed SET owner = NULL, tries = max(0, tries - 1) WHERE id = ? AND owner = ?"
 _NEWEST = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log'"
 _ADD_BRANCH = """
 INSERT INTO branch(ref, cid, agent, name, parent, at, created_at, delegate)
@@ -48,7 +50,7 @@ class Writing:
         _check_whole(batch)
         self._batch = batch
         self._commits = [encode(write.commit) for write in batch.writes]
-        self._effects = [(effect.id, effect.__struct_config__.tag, encode(effect)) for effect in batch.effects]
+        self._effects = [(effect.id, kind_of(effect), encode(effect)) for effect in batch.effects]
         self._facts = [encode(fact) for fact in batch.facts]
 
     def __call__(self, connection: sqlite3.Connection) -> Written:
@@ -81,10 +83,13 @@ class Writing:
             db.execute("DELETE FROM owed WHERE id = ?", (effect,))
         for effect in batch.starts:
             db.execute("UPDATE owed SET started = 1 WHERE id = ?", (effect,))
+        for effect in batch.releases:
+            db.execute(_RELEASE, (effect, batch.owner))
         if self._effects:
             born = row or db.execute(_NEWEST).fetchone()[0]
             for effect, kind, body in self._effects:
-                db.execute(_ADD_OWED, (effect, born, kind, batch.owner, effect in batch.starts, body))
+                owner = None if effect in batch.leaves else batch.owner
+                db.execute(_ADD_OWED, (effect, born, kind, owner, effect in batch.starts, body))
 
 
 def _check_owed(db: sqlite3.Cursor, batch: Batch) -> None:

@@ -64,5 +64,15 @@ def due(db: sqlite3.Connection, owners: Owners, limit: int) -> list[Perform]:
     return [Perform(EffectId(effect), kind) for effect, kind in rows]
 
 
+def held(db: sqlite3.Connection, owner: OwnerId) -> list[EffectId]:
+    return [EffectId(effect) for (effect,) in db.execute("SELECT id FROM owed WHERE owner = ?", (owner,))]
+
+
+def holders(db: sqlite3.Connection, ref: StackRef, besides: OwnerId | None, owners: Owners) -> list[str]:
+    """Who lives and holds what this stack owes, in words."""
+    found = {owner for effect in of_stack(db, ref) if (owed := find(db, effect)) and (owner := owed.owner)}
+    return sorted({owners.who(owner) for owner in found if owner != besides and owners.alive(owner)})
+
+
 def of_stack(db: sqlite3.Connection, ref: StackRef) -> list[EffectId]:
     return [EffectId(effect) for (effect,) in db.execute(_OF_STACK, (ref,))]

@@ -82,7 +82,7 @@ class _Process:
             ids=sim.ids,
             owner=self.owner,
             bus=Bus(),
-            is_local=False,
+            keeps=lambda _effect: False,
         )
         self.engine = Engine(world, lambda _run, _failed: sim)
 
@@ -255,7 +255,7 @@ def _stage(sim: Simulation) -> Engine:
         ids=sim.ids,
         owner=OwnerId("stage"),
         bus=Bus(),
-        is_local=False,
+        keeps=lambda _effect: False,
     )
     sim.owners.add(world.owner)
     return Engine(world, lambda _run, _failed: sim)

@@ -1,5 +1,6 @@
 """What every Store does with branches: a fork copies nothing and sees exactly what stood below it."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -146,3 +147,19 @@ class LineageContract:
         assert await store.head(ref(parent)) == 1503
         assert await store.cut(ref(parent), 10) == 10
         assert [placed.seq for placed in await store.load(ref(parent), since=1501)] == [1501, 1502]
+
+    async def test_a_stack_can_be_followed(self, store: Archive) -> None:
+        """Whoever follows a stack is given its commits from that entry on, those of its parents included, each once."""
+        await store.write(opening())
+        await store.write(answering())
+        await _fork(store, "side", "demo", 4)
+        commits = store.follow(ref("side"), since=2)
+        assert [placed.seq for placed in await anext(commits)] == [2]
+        writing = asyncio.ensure_future(_grow(store, "side", 4, "mine"))
+        assert _texts(await anext(commits)) == ["mine"]
+        await writing
+        await _grow(store, "demo", 4, "theirs")
+        await _grow(store, "side", 5, "more")
+        assert _texts(await anext(commits)) == ["more"]
+        await store.aclose()
+        assert [placed async for placed in commits] == []

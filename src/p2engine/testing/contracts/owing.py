@@ -39,7 +39,7 @@ class OwingContract:
         """What nobody holds is due; the first to claim it has it, with its body, and the second gets nothing."""
         await store.write(opening())
         await store.write(owing("demo", _pay(7)))
-        assert await store.due(limit=10) == [Perform(thought("demo"), "think"), Perform(_pay(7).id, "call_tool")]
+        assert await store.due(limit=10) == [Perform(thought("demo"), "think"), Perform(_pay(7).id, "call_tool.pay")]
         claimed = await store.claim(_pay(7).id, owner)
         assert claimed is not None
         assert (claimed.effect, claimed.tries, claimed.started) == (_pay(7), 1, False)
@@ -132,9 +132,49 @@ class OwingContract:
         assert claimed is not None
         assert not claimed.started
 
-    async def test_seam_29_an_effect_can_be_handed_back(self, store: Archive, owner: OwnerId) -> None:
-        """Settled and owed anew in one batch, an effect is free again, as it was born."""
-        await store.write(opening(owner=owner))
-        effect = Think(id=thought("demo"))
-        await store.write(Batch(conversation=DEMO, settles=(effect.id,), effects=(effect,)))
-        assert await store.due(limit=10) == [Perform(effect.id, "think")]
+    async def test_seam_29_an_effect_can_be_handed_back(self, store: Archive, owner: OwnerId, other: OwnerId) -> None:
+        """What its holder releases is anybody's again, and neither the hand-over nor the next claim is a death."""
+        await store.write(opening())
+        effect = thought("demo")
+        assert await store.claim(effect, owner) is not None
+        await store.write(Batch(conversation=DEMO, releases=(effect,), owner=other))
+        assert await store.claim(effect, other) is None, "only its holder can release it"
+        await store.write(Batch(conversation=DEMO, releases=(effect,), owner=owner))
+        assert await store.due(limit=10) == [Perform(effect, "think")]
+        claimed = await store.claim(effect, other)
+        assert claimed is not None
+        assert claimed.tries == 1
+
+    async def test_an_owner_may_leave_some_of_what_it_writes(
+        self, store: Archive, owner: OwnerId, other: OwnerId
+    ) -> None:
+        """Of the effects of one batch its owner holds those that it does not leave to whoever claims them."""
+        await store.write(opening())
+        await store.write(answering())
+        mine, left = _pay(0), _pay(1)
+        await store.write(Batch(conversation=DEMO, effects=(mine, left), leaves=(left.id,), owner=owner))
+        assert await store.due(limit=10) == [Perform(left.id, "call_tool.pay")]
+        assert await store.claim(mine.id, other) is None
+        assert await store.claim(left.id, other) is not None
+
+    async def test_held_is_what_an_owner_has(self, store: Archive, owner: OwnerId, other: OwnerId) -> None:
+        """Born owned or claimed, and not settled since."""
+        await store.write(opening("demo", owner=owner))
+        await store.write(opening("demo-2"))
+        await store.claim(thought("demo-2"), owner)
+        assert set(await store.held(owner)) == {thought("demo"), thought("demo-2")}
+        await store.write(answering("demo"))
+        assert list(await store.held(owner)) == [thought("demo-2")]
+        assert list(await store.held(other)) == []
+
+    async def test_holders_are_the_living_who_hold_what_a_stack_owes(
+        self, store: Archive, owner: OwnerId, other: OwnerId
+    ) -> None:
+        """In words; none for a stack that owes nothing, nor for the dead, nor for the one who asks."""
+        await store.write(opening("demo", owner=owner))
+        await store.write(opening("dead", owner=NOBODY))
+        await store.write(opening("free"))
+        assert len(await store.holders(ref("demo"), besides=other)) == 1
+        assert list(await store.holders(ref("demo"), besides=owner)) == []
+        assert list(await store.holders(ref("dead"))) == []
+        assert list(await store.holders(ref("free"))) == []
