@@ -23,7 +23,7 @@ from p2engine.agents.moves import delegate_spec
 from p2engine.cli.fsm import diagram_lines
 from p2engine.cli.main import PROGRAM, command
 from p2engine.cli.options import AnyCommand, walk
-from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, VARIABLES, all_keys
+from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, SECRETS, VARIABLES, all_keys
 from p2engine.domain.messages import ToolSpec
 from p2engine.domain.setup import RenderPolicy
 from p2engine.domain.states import STATES, name_of, tag_of
@@ -76,7 +76,7 @@ def variables() -> str:
         name: "Not in this version: refused." if what == "refused" else "Not in this version: said at start, no effect."
         for name, what in NOT_BUILT.items()
     }
-    rows = ([code(name), effect] for name, effect in {**PROVIDERS, **PLACES, **keys, **later}.items())
+    rows = ([code(name), effect] for name, effect in {**PROVIDERS, **SECRETS, **PLACES, **keys, **later}.items())
     return table(("Variable", "Effect"), rows)
 
 
@@ -270,6 +270,8 @@ def env_example() -> str:
     for name in VARIABLES:
         key = keys[name]
         lines += ["", f"# {key.effect}", f"# Sets {key.name}: {key.words}.", f"# {name}={written(key.default)}"]
+    for name, effect in SECRETS.items():
+        lines += ["", f"# {effect}", f"# {name}="]
     examples = {"P2ENGINE_HOME": ".p2engine", "CONFIG_FILE": "config/config.json"}
     for name, example in examples.items():
         lines += ["", f"# {PLACES[name]}", f"# {name}={example}"]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 REQUIRE = "P2ENGINE_REQUIRE"  # the marks whose tests may not be skipped here: browser,redis,netns
+SERVER = "P2ENGINE_TEST_REDIS"  # `redis`: tests start the redis-server on PATH, not the one of the wheel
 SETTINGS_PREFIXES = (
     "ARTIFACT_",
     "DAML_",
@@ -87,7 +88,7 @@ def clean_environment() -> Iterator[None]:
 
 def is_setting(name: str) -> bool:
     """Whether an environment variable could change what the project does, or let it reach a real model."""
-    if name == REQUIRE:
+    if name in (REQUIRE, SERVER):
         return False
     return name in SETTINGS_NAMES or name.startswith(SETTINGS_PREFIXES) or name.endswith(SETTINGS_ENDINGS)
 

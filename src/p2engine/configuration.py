@@ -3,15 +3,19 @@
 Knows no file and reads no environment; `settings.py` does.
 """
 
+import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from p2engine.documents import Named, expected
 from p2engine.domain.setup import DedupPolicy
+from p2engine.limits import MODEL_CONCURRENCY_MAX
+from p2engine.stores.redis_address import RedisAddress
 
 
 def _level(value: object) -> object:
@@ -26,9 +30,33 @@ def address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _host(value: str) -> str:
+    """The name or IP address of a host, and nothing else. Raises ValueError."""
+    try:
+        if re.fullmatch(r"[\w.-]+", value, re.ASCII) or ipaddress.ip_address(value):
+            return value
+    except ValueError:
+        pass
+    raise ValueError("expected the name or the IP address of a host, without a scheme, port or user")
+
+
+def _prefix(value: str) -> str:
+    """What the names of keys start with. Raises ValueError."""
+    if not re.fullmatch(r"[\w.:-]{1,60}", value, re.ASCII):  # no pattern of Redis, and nothing to quote
+        raise ValueError("expected 1 to 60 letters, digits or _ . : -")
+    return value
+
+
+def _elsewhere(_: object) -> object:
+    raise ValueError("is no setting of a file: put REDIS_PASSWORD into .env or the environment")
+
+
 Level = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)]
 Address = Annotated[str, AfterValidator(address), Named("an http or https address")]
+Host = Annotated[str, AfterValidator(_host), Named("the name or the IP address of a host")]
+Prefix = Annotated[str, AfterValidator(_prefix), Named("1 to 60 letters, digits or _ . : -")]
 Filled = Annotated[str, Field(min_length=1), Named("text")]
+QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$"), Named("1 to 60 letters, digits, - or _")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Amount = Annotated[Decimal, Field(ge=0, strict=False), Named("an amount")]
@@ -104,10 +132,65 @@ class TurnBudget(Section):
 
 
 class Redis(Section):
-    host: Filled = Field(default="localhost", description="Read when `store: redis` is built; no effect now.")
-    port: Annotated[int, Field(ge=1, le=65535)] = Field(default=6379, description="As `redis.host`.")
-    db: Annotated[int, Field(ge=0)] = Field(default=0, description="As `redis.host`.")
-    prefix: str = Field(default="p2engine", description="As `redis.host`.")
+    host: Host = Field(
+        default="localhost",
+        description="Where the Redis of `store: redis`, `blobs: redis` and `dispatch: celery` is: one primary, Redis 7"
+        " or Valkey; no Cluster.",
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(default=6379, description="Its port.")
+    db: Annotated[int, Field(ge=0)] = Field(default=0, description="Which of its databases.")
+    prefix: Prefix = Field(
+        default="p2engine",
+        description="What the names of all keys start with. Projects that share a database need one each.",
+    )
+    username: Filled | None = Field(
+        default=None, description="Its user, where it has users. The password is only read from `REDIS_PASSWORD`."
+    )
+    tls: bool = Field(default=False, description="Speak TLS with it. Its certificate is checked.")
+    ca: Filled | None = Field(
+        default=None,
+        description="A file of certificates to trust instead of the system's, from the project folder.",
+    )
+    durability: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        description="What to do at a start where its settings can lose what it acknowledged (`appendonly`,"
+        " `appendfsync`, `maxmemory-policy`): `refuse` to work, or `warn` and go on.",
+    )
+    password: Annotated[None, BeforeValidator(_elsewhere)] = Field(default=None, exclude=True)
+
+    def address(self, password: SecretStr | None, folder: Path) -> RedisAddress:
+        """Where it is, and as whom to speak to it. folder: where a relative path starts."""
+        return RedisAddress(
+            host=self.host,
+            port=self.port,
+            db=self.db,
+            prefix=self.prefix,
+            username=self.username,
+            password=password.get_secret_value() if password else None,
+            tls=self.tls,
+            ca=str(folder / self.ca) if self.ca else None,
+        )
+
+
+class CeleryKeys(Section):
+    queues: dict[Filled, QueueName] = Field(
+        default={},
+        description="Tool → queue: calls of this tool run on workers of that queue only. Others are on `tools` where"
+        " they block, else on `ticks`.",
+    )
+
+
+class Limits(Section):
+    concurrency: dict[Filled, Count] = Field(
+        default={},
+        description=f"Provider → calls of its models at once, {MODEL_CONCURRENCY_MAX} where nothing is said. With"
+        " `store: redis`, those of all processes count.",
+    )
+    per_minute: dict[Filled, Count] = Field(
+        default={},
+        description="Provider → calls of its models that may start within any 60 seconds. With `store: redis`, those"
+        " of all processes count.",
+    )
 
 
 class Ledger(Section):
@@ -126,18 +209,37 @@ class Configuration(Section):
     mode: Literal["development", "production"] = Field(
         default="development", description="`production`: nothing is answered offline unless `llm.offline` says so."
     )
-    store: Literal["sqlite"] = Field(default="sqlite", description="Where conversations are kept.")
-    dispatch: Literal["inline"] = Field(default="inline", description="Who runs effects.")
-    blobs: Literal["fs"] = Field(default="fs", description="Where large bodies are kept.")
+    store: Literal["sqlite", "redis"] = Field(
+        default="sqlite",
+        description="Where conversations are kept: `sqlite`, in the state folder, for one machine; `redis`, for any"
+        " number.",
+    )
+    dispatch: Literal["inline", "celery"] = Field(
+        default="inline",
+        description="Who runs effects: `inline`, the process that works on the conversation; `celery`, workers, with"
+        " the Redis as their broker. Workers on one machine may share `store: sqlite`; those on several need"
+        " `store: redis`.",
+    )
+    blobs: Literal["fs", "redis"] = Field(
+        default="fs",
+        description="Where large bodies are kept: `fs`, in the state folder; `redis`, which is the default with"
+        " `store: redis`.",
+    )
+    blobs_shared: bool = Field(
+        default=False,
+        description="Says that every host sees the same folder under `blobs: fs`, by a network file system.",
+    )
     dedup: DedupPolicy = Field(default="none", description=DEDUP)
     llm: Llm = Llm()
     logging: Logging = Logging()
     sqlite: Sqlite = Sqlite()
     weather: Weather = Weather()
     budget: TurnBudget = TurnBudget()
+    limits: Limits = Limits()
+    celery: CeleryKeys = CeleryKeys()
     redis: Redis = Redis()
     ledger: Ledger = Ledger()
-    later = {"store": ("redis",), "dispatch": ("celery",), "blobs": ("redis", "s3"), "limits": ()}
+    later = {"blobs": ("s3",)}
 
 
 VARIABLES: Mapping[str, str] = {
@@ -154,6 +256,8 @@ VARIABLES: Mapping[str, str] = {
     "REDIS_HOST": "redis.host",
     "REDIS_PORT": "redis.port",
     "REDIS_DB": "redis.db",
+    "REDIS_USERNAME": "redis.username",
+    "REDIS_TLS": "redis.tls",
 }
 """Variables that set a key."""
 
@@ -163,6 +267,9 @@ PROVIDERS: Mapping[str, str] = {
     "…_API_KEY": "The key of another provider: `ANTHROPIC_API_KEY` for `anthropic/…`, and so on.",
 }
 """Variables about providers of models."""
+
+SECRETS: Mapping[str, str] = {"REDIS_PASSWORD": "The password of the Redis at `redis.host`; never shown."}
+"""Variables that only `.env` and the environment may hold, keys of providers aside."""
 
 PLACES: Mapping[str, str] = {
     "P2ENGINE_PROJECT": "The project folder; not in `.env`, which lies in it.",
@@ -200,6 +307,6 @@ def all_keys(model: type[BaseModel] = Configuration, inside: str = "") -> Iterat
         name, annotation = inside + field_name, field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from all_keys(annotation, f"{name}.")
-        else:
+        elif not field.exclude:
             words = expected(annotation, field.metadata)
             yield Key(name, words, field.default, variables.get(name, ""), field.description or "")

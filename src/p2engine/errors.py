@@ -16,7 +16,8 @@ P2EngineError
 │   ├── StoreBusy         locked or unreachable for longer than we wait
 │   ├── CorruptEntry      bytes in the log that cannot be read
 │   ├── NewerFormat       written by a later version
-│   └── Pruned            a cursor below what is still kept
+│   ├── Pruned            a cursor below what is still kept
+│   └── Rewound           the server came back without writes it had acknowledged
 └── IllegalTransition     a fault of ours: a state that the table does not allow
 """
 
@@ -167,6 +168,12 @@ class Pruned(StoreError):
     """A cursor lies below the oldest event that is still kept."""
 
     code = "pruned"
+
+
+class Rewound(StoreError):
+    """A server came back without the newest of what it had acknowledged: what a process remembers may be gone."""
+
+    code = "rewound"
 
 
 class IllegalTransition(P2EngineError):

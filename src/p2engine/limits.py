@@ -35,10 +35,20 @@ MODEL_CONCURRENCY_MAX: Final = 100  # model calls in flight per provider
 STACK_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024  # rendered stacks kept in memory; idle ones go first
 TOOL_CACHE_ENTRIES_MAX: Final = 1024  # results kept for tools with cache_ttl
 SWEEP_PERIOD_S: Final = 2.0  # how often the sweeper looks for what a dead process left
+SWEEP_PERIOD_SHARED_S: Final = 5.0  # the same where many processes do: each look costs the store they share
 SWEEP_JOBS_MAX: Final = 500  # jobs one sweep hands out
 RELEASES_MAX: Final = 3  # how often an effect whose tool is not loaded here is handed back before it fails
 FOLLOW_PERIOD_S: Final = 0.25  # how often somebody who waits for a reply looks for what another process wrote
+PROBE_TIMEOUT_S: Final = 3.0  # how long a probe waits for the store or the broker
 SHUTDOWN_GRACE_S: Final = 5.0  # how long running effects may end by themselves at close
+
+# Several processes and machines
+LEASE_S: Final = 15.0  # a process that did not renew its lease for so long is dead to the others (Redis)
+LEASE_RENEWALS: Final = 3  # times a lease is renewed within its length
+HANDED_OUT_S: Final = 30.0  # how long an effect on a queue is left there before it is submitted again
+RELEASED_S: Final = 5.0  # how long an effect rests that a process gave back
+FOLLOW_FIRST_LOOK_S: Final = 0.5  # how soon somebody looks who has just begun to be told of news
+FOLLOW_LOOK_S: Final = 10.0  # how often somebody who is told of news looks whether some were missed
 
 # The store
 GROUP_COMMIT_MAX: Final = 16  # batches in one flushed commit

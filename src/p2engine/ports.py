@@ -41,16 +41,27 @@ class Store(Protocol):
         """All or nothing. Raises HeadMoved, AlreadySettled, NameTaken, StoreBusy."""
         ...
 
-    def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed]]:
-        """The commits of a stack from entry `since` on, as they come, whoever writes them, until the store closes."""
+    def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed] | str]:
+        """The commits of a stack from entry `since` on, as they come, whoever writes them, until the store closes.
+
+        Between them, where the store can carry it, the text that is spoken there before its commit.
+        """
+        ...
+
+    def speak(self, ref: StackRef, text: str) -> None:
+        """Let those who follow the stack hear what no entry holds yet. May be lost."""
         ...
 
     async def events(self, query: Query) -> Sequence[Event]:
         """The events that match, oldest first. Raises Pruned for a cursor below what is kept."""
         ...
 
-    def tail(self, after: Cursor | None = None) -> AsyncIterator[Event]:
-        """Every event after the cursor (None: from now on), without gaps, for ever. Raises Pruned as `events`."""
+    async def newest(self) -> Cursor:
+        """The place in the log after all that is written by now."""
+        ...
+
+    def tail(self, after: Cursor) -> AsyncIterator[Event]:
+        """Every event after the cursor, without gaps, until the store closes. Raises Pruned as `events`."""
         ...
 
     async def aclose(self) -> None: ...

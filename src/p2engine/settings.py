@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import SecretStr, ValidationError
 
-from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, VARIABLES, Configuration, address, all_keys
+from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, SECRETS, VARIABLES, Configuration, address, all_keys
 from p2engine.documents import Document, did_you_mean, faults, nearest, read_json, read_text, shown, subject
 from p2engine.domain.setup import Budget
 from p2engine.errors import ConfigError, NotAvailable, UsageError
 from p2engine.positions import show
+from p2engine.stores.redis_address import RedisAddress
 
 NO_LEDGER = "the ledger is not available in this version; its tools are withheld"
 PLACEHOLDER = "sk-your-"  # how the examples write a key that is none
@@ -46,6 +47,7 @@ class Settings(Configuration):
     config: Path | None
     provider_keys: Mapping[str, SecretStr]
     api_bases: Mapping[str, str]
+    redis_password: SecretStr | None
     notes: list[str]
     sources: Mapping[str, str]
 
@@ -81,6 +83,7 @@ class Settings(Configuration):
             config=path,
             provider_keys=_provider_keys(said, notes),
             api_bases=_api_bases(said, values),
+            redis_password=_redis_password(said),
             notes=notes,
             sources=sources,
         )
@@ -103,6 +106,11 @@ class Settings(Configuration):
     def log_path(self) -> Path:
         """The main log file: below the project folder, or below the state folder where there is no project."""
         return (self.project or self.home) / self.logging.log_dir / self.logging.log_file
+
+    @property
+    def redis_address(self) -> RedisAddress:
+        """Where the Redis is, and as whom to speak to it; whether anything needs it, `store` and others say."""
+        return self.redis.address(self.redis_password, self.project or _working_folder())
 
     def rows(self) -> Iterator[tuple[str, Any, str]]:
         """Every key of the configuration file with its value and where that came from."""
@@ -144,12 +152,11 @@ Layer = tuple[dict[str, Any], dict[str, str]]
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, Said]:
-    known = {*VARIABLES, *PLACES, *PROVIDERS, *NOT_BUILT}
     here = _working_folder()
     return {
         name: Said(value.strip(), here)
         for name, value in environ.items()
-        if name in known or name.endswith("_API_KEY") or name.startswith("P2ENGINE_")
+        if name in KNOWN or name.endswith("_API_KEY") or name.startswith("P2ENGINE_")
     }
 
 
@@ -268,7 +275,7 @@ def _from_variables(said: Mapping[str, Said]) -> Layer:
         word = said[name]
         if fault.later:
             raise NotAvailable(f"{name}={word.value}", hint=f"unset it ({word.source(name)})") from None
-        raise word.error(f"{name}={show(word.value)}: {fault.problem}{fault.near}") from None
+        raise word.error(f"{name}={show(_without_user(word.value))}: {fault.problem}{fault.near}") from None
     return values, {".".join(place): said[name].source(name) for place, name in names.items()}
 
 
@@ -300,10 +307,14 @@ def _merged(layers: list[Layer]) -> Layer:
             for step in place[:-1]:
                 inner = inner.setdefault(step, {})
             inner[place[-1]] = value
+            if place[0] in ("limits", "celery"):  # names of the user; `rows` asks for the key above
+                sources[".".join(place[:2])] = said[".".join(place)]
         sources |= said
     llm = values.setdefault("llm", {})
     if values.get("mode") == "production" and "offline" not in llm:
         llm["offline"], sources["llm.offline"] = "never", "mode: production"
+    if values.get("store") == "redis" and "blobs" not in values:
+        values["blobs"], sources["blobs"] = "redis", "store: redis"
     return values, sources
 
 
@@ -332,6 +343,13 @@ def _provider_keys(said: Mapping[str, Said], notes: list[str]) -> dict[str, Secr
     return keys
 
 
+def _redis_password(said: Mapping[str, Said]) -> SecretStr | None:
+    word = said.get("REDIS_PASSWORD")
+    if word and not word.value.isprintable():
+        raise word.error("REDIS_PASSWORD: holds a character that no password has")  # the value itself is never shown
+    return SecretStr(word.value) if word else None
+
+
 def _api_bases(said: Mapping[str, Said], values: Mapping[str, Any]) -> dict[str, str]:
     """The address in the file is for the provider of the default model beside it, OPENAI_BASE_URL is for OpenAI.
 
@@ -345,8 +363,14 @@ def _api_bases(said: Mapping[str, Said], values: Mapping[str, Any]) -> dict[str,
         try:
             bases["openai"] = address(word.value)
         except ValueError as error:
-            raise word.error(f"OPENAI_BASE_URL={show(word.value)}: {error}") from None
+            raise word.error(f"OPENAI_BASE_URL={show(_without_user(word.value))}: {error}") from None
     return bases
+
+
+def _without_user(value: str) -> str:
+    """An address without what stands before its last @, which may be a password."""
+    *user, rest = value.split("@")
+    return f"***@{rest}" if user else value
 
 
 def _notes(said: Mapping[str, Said], values: Mapping[str, Any]) -> Iterator[str]:
@@ -363,14 +387,14 @@ def _notes(said: Mapping[str, Said], values: Mapping[str, Any]) -> Iterator[str]
 
 def _meant(name: str, word: Said) -> str | None:
     """What a variable that means nothing was probably meant to be."""
-    known = {*VARIABLES, *PLACES, *PROVIDERS, *NOT_BUILT}
-    if name in known or name.endswith("_API_KEY"):
+    if name in KNOWN or name.endswith("_API_KEY"):
         return None
     if name.startswith(OURS):
-        near = nearest(name.removeprefix(OURS), [each.removeprefix(OURS) for each in known if each.startswith(OURS)])
+        near = nearest(name.removeprefix(OURS), [each.removeprefix(OURS) for each in KNOWN if each.startswith(OURS)])
         return near and OURS + near
-    return nearest(name, known, 0.85) if word.file else None
+    return nearest(name, KNOWN, 0.85) if word.file else None
 
 
+KNOWN = frozenset({*VARIABLES, *PLACES, *PROVIDERS, *SECRETS, *NOT_BUILT})
 OURS = "P2ENGINE_"
 OFF = ("0", "false", "False")

@@ -18,7 +18,7 @@ USAGE = Usage(model="gpt-4o", tokens_in=3)
 
 def moves(text: str, *calls: ToolUse) -> tuple[Move, ...]:
     """The moves of a reply with this text and these calls."""
-    return decision(ModelReply(text=text, calls=calls, usage=USAGE)).moves
+    return decision(ModelReply(text=text, calls=calls, usage=USAGE), USAGE).moves
 
 
 def delegating(**arguments: Any) -> ToolUse:
@@ -38,7 +38,7 @@ def test_text_and_calls_are_all_kept_in_order() -> None:
         ),
         usage=USAGE,
     )
-    made = decision(reply)
+    made = decision(reply, USAGE)
     assert made.usage is USAGE
     assert made.moves == (
         Say("Let me see."),

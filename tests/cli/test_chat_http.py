@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -145,7 +146,7 @@ def test_failure_36_a_turn_that_is_interrupted_goes_on(number: int, project: Pro
 
     assert cut.status == (130 if number == signal.SIGINT else 143)
     assert cut.out == ""
-    assert cut.err.splitlines()[-1] == "conversation demo · p2engine chat resume demo"
+    assert cut.err.splitlines()[-1] == "interrupted; the turn goes on with: p2engine chat resume demo"
     assert [(row["reply"], row["turn"], row["finished"]) for row in done.rows] == [("You said: hello", 1, "answered")]
 
 
@@ -194,7 +195,9 @@ def test_another_process_follows_the_one_at_work(project: Project, gate: Gate) -
             with project.process("chat", "resume", "demo", "--json") as second:
                 assert second.stderr is not None
                 said = iter(second.stderr.readline, "")
-                assert any("another process is at it; following" in line for line in said)
+                who = f"process {first.pid} on {socket.gethostname()}"
+                at_it = f"resuming demo: waiting for agent_alpha (its model); {who} is at it; following\n"
+                assert at_it in said
                 gate.opened.set()
                 followed = finished(second)
             done = finished(first)
@@ -202,6 +205,25 @@ def test_another_process_follows_the_one_at_work(project: Project, gate: Gate) -
     assert done.out == "You said: hello\n"
     assert json.loads(followed.out)["reply"] == "You said: hello"
     assert len(server.requests) == 1
+
+
+def test_what_a_turn_waits_for_is_named(project: Project) -> None:
+    """Who resumes a conversation in a turn reads at once which tool it waits for; then the answer."""
+    project.write("tools/pay.py", COUNTS)
+    project.write("config/agents.yml", "agents:\n  - id: agent_alpha\n    tools: [pay]\n")
+    for pipe in ("began", "hold"):
+        os.mkfifo(project.folder / pipe)
+    message = 'Use pay with {"to": "bob"}'
+    with project.process("chat", "with", "agent_alpha", "--name", "demo", "-m", message) as first:
+        assert (project.folder / "began").read_text() == "yes"
+        with project.process("chat", "resume", "demo") as second:
+            assert second.stderr is not None
+            who = f"process {first.pid} on {socket.gethostname()}"
+            at_it = f"resuming demo: waiting for agent_alpha (pay); {who} is at it; following\n"
+            assert at_it in iter(second.stderr.readline, "")
+            (project.folder / "hold").write_text("go")
+            assert "paid bob" in finished(second).out
+        assert "paid bob" in finished(first).out
 
 
 def test_a_second_terminal_is_answered_too(project: Project, gate: Gate) -> None:

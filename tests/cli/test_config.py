@@ -26,6 +26,38 @@ def test_every_setting_is_shown_with_where_it_came_from(project: Project, here: 
     assert "llm.offline" in here("config", "show").out
 
 
+def test_every_name_that_means_nothing_is_named(project: Project, here: Run) -> None:
+    """Agents, tools, personas, types and names that are there twice: all of them, not only the first of each."""
+    listed = """\
+agents:
+  - id: one
+    tools: [get_wether, delegate, nosuch]
+    delegates_to: [tow, three, nobody]
+  - id: two
+    behavior_template: weather_exprt
+    delegates_to: [four, onee]
+  - id: two
+  - id: "bad name"
+    temperature: hot
+  - id: "worse/name"
+  - id: four
+    type: ruel
+  - id: three
+    type: rule
+    rules: [{match: a, tool: x}, {match: b, delegate: one}]
+"""
+    project.write("config/agents.yml", listed)
+
+    done = here("config", "check", "--json")
+
+    said = "\n".join(f"{each['line']}: {each['message']}" for each in done.document["problems"])
+    wanted = ["get_wether", "nosuch", "tow", "nobody", "weather_exprt", "onee", "'two' is there already", "bad name"]
+    wanted += ["temperature", "worse/name", "ruel", "'x' is not among", "may not delegate to 'one'"]
+    assert [name for name in wanted if name not in said] == []
+    assert [line for line in said.splitlines() if "no agent 'three'" in line or "no agent 'four'" in line] == []
+    assert len(said.splitlines()) == len(wanted)
+
+
 def test_a_sound_project_has_no_problems(project: Project, here: Run) -> None:
     """What was looked at is named, exit 0."""
     keeper(project)
@@ -37,7 +69,7 @@ def test_a_sound_project_has_no_problems(project: Project, here: Run) -> None:
 
 def test_failure_27_every_problem_is_named_with_its_file_and_line(project: Project, here: Run) -> None:
     """Two in config.json, two in agents.yml, a persona and a tool: all at once, one line each, exit 2."""
-    project.write("config/config.json", '{\n  "mode": "test",\n  "lmm": {},\n  "store": "redis"\n}\n')
+    project.write("config/config.json", '{\n  "mode": "test",\n  "lmm": {},\n  "blobs": "s3"\n}\n')
     project.write("config/agents.yml", AGENTS.replace("tools: [get_weather]", "tols: [x]\n    temperature: hot"))
     project.write("templates/personas/broken.j2", "fine\n{{ nobody }\n")
     project.write("tools/bad.py", "x = 1\ndef f(:\n")
@@ -51,7 +83,7 @@ def test_failure_27_every_problem_is_named_with_its_file_and_line(project: Proje
         file == "config/config.json" and line == 3 and "'lmm' (did you mean llm?)" in text
         for file, line, text in problems
     )
-    assert any("not available in this version: store: redis" in text for *_, text in problems)
+    assert any("not available in this version: blobs: s3" in text for *_, text in problems)
     assert any(file == "config/agents.yml" and "'tols' (did you mean tools?)" in text for file, _, text in problems)
     assert any(file == "config/agents.yml" and "temperature" in text for file, _, text in problems)
     assert any(file == "templates/personas/broken.j2" and line == 2 for file, line, _ in problems)
@@ -111,6 +143,17 @@ def test_no_project_code_runs_none(project: Project, here: Run) -> None:
     assert not (project.folder / "ran").exists()
     here("config", "check")
     assert (project.folder / "ran").exists()
+
+
+def test_without_project_code_its_tools_are_withheld(project: Project, here: Run) -> None:
+    """What an agent lists and nobody loads is no error then: its model does not get it, and is told of with why."""
+    project.write("config/agents.yml", "agents:\n  - id: a\n    tools: [get_weather, pay]\n")
+    project.write("tools/pay.py", "from p2engine import function_tool\n\n@function_tool\ndef pay() -> str: return ''\n")
+    assert here("config", "check", "--no-project-code").status == 0
+    (row,) = here("agent", "list", "--no-project-code", "--json").document
+    assert (row["tools"], row["withheld"]) == (["get_weather"], {"pay": "the project's own tools are not loaded"})
+    (row,) = here("agent", "list", "--json").document
+    assert (row["tools"], row["withheld"]) == (["get_weather", "pay"], {})
 
 
 # One conversation

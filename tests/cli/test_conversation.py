@@ -274,9 +274,57 @@ def test_a_cut_inside_an_open_wait_moves_back_and_says_so(here: Run) -> None:
     done = here("conversation", "rewind", "demo", "4")
 
     assert done.status == 0
-    assert "entry 4 lies inside a wait that is still open there: moved back to entry 1" in done.out
+    assert "entry 4 lies inside a wait that is still open there: moved back, it begins after entry 1" in done.out
     assert states(here, "demo") == ["Override", "UserMessage"]
     assert here("conversation", "show", "demo", "--json").document["status"] == "stopped"
+
+
+def test_where_a_branch_begins_is_said_by_index(here: Run) -> None:
+    """INDEX, as `stack` prints it, in every place: the rewind, the fork, the branches, and the title of the stack."""
+    say(here, "demo", PARIS, PARIS, agent="agent_alpha")
+
+    assert "on branch main~8, after entry 8 of main\n" in here("conversation", "rewind", "demo", "8").out
+    assert here("conversation", "fork", "demo", "8", "side").out == "made branch side, after entry 8 of main~8\n"
+    rows = [line.split("  ") for line in here("conversation", "branches", "demo").out.splitlines()]
+    assert any("main after entry 8" in row for row in rows)
+    assert any("main~8 after entry 8" in row for row in rows)
+    assert (
+        "agent_alpha on side, from main~8 after entry 8"
+        in here("conversation", "stack", "demo", "--branch", "side").err
+    )
+
+
+def test_no_tools_are_none_and_a_rating_names_its_turn(here: Run) -> None:
+    """An override without tools reads `tools=none`; a rating says of which turn it is."""
+    say(here, "demo", PARIS, PARIS, agent="agent_alpha")
+    here("config", "set-tools", "demo", "")
+
+    assert "overrides   tools=none\n" in here("conversation", "show", "demo").out
+    assert "tools=none" in here("conversation", "stack", "demo").out
+    assert here("conversation", "rate", "demo", "bad", "--turn", "1").out == "rated turn 1 of demo: bad\n"
+    assert here("conversation", "rate", "demo", "0.25").out == "rated turn 2 of demo: 0.25\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("conversation", "show"),
+        ("conversation", "rewind", "0"),
+        ("conversation", "watch"),
+        ("conversation", "export"),
+        ("config", "show-overrides"),
+        ("artifact", "show"),
+    ],
+)
+def test_a_name_that_is_mistyped_is_answered_with_the_nearest(words: tuple[str, ...], here: Run) -> None:
+    """Exit 2, and what was probably meant."""
+    say(here, "shopping", PARIS, agent="agent_alpha")
+    group, command, *more = words
+
+    done = here(group, command, "shoping", *more)
+
+    assert done.status == 2
+    assert done.err.startswith("error: no conversation 'shoping' (did you mean 'shopping'?)\n")
 
 
 def test_side_effects_that_are_left_behind_are_listed(project: Project, here: Run) -> None:

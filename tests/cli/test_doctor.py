@@ -46,7 +46,7 @@ def test_a_used_store_is_counted_and_sound(here: Run) -> None:
     say(here, "demo", PARIS, agent="agent_alpha")
     store = found(here("doctor", "--json"))["store"]
     assert store["status"] == "ok"
-    assert "1 conversations" in store["detail"]
+    assert ": 1 conversation, " in store["detail"]
     assert "sound" in store["detail"]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from p2engine.agents.personas import SHIPPED
+from p2engine.cli.starter import EXAMPLE_MESSAGE
 from tests.cli.project import Project, Run
 from tests.cli.scenes import PARIS
 
@@ -32,8 +33,10 @@ def test_a_starter_project_is_sound_and_answers(project: Project, here: Run) -> 
     assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == FILES
     checked = here("config", "check", "--project", str(folder), "--json").document
     assert (checked["problems"], checked["warnings"]) == ([], [])
-    tools = here("config", "show-tools", "--project", str(folder), "--json").document
-    assert "count_words" in [row["name"] for row in tools]
+    message = EXAMPLE_MESSAGE  # as `init` says in its last line
+    called = here("chat", "with", "agent_alpha", "-m", message, "--project", str(folder))
+    assert '→ count_words(text="one two three")' in called.err
+    assert "words: 3" in called.out
     assert "22" in here("chat", "with", "agent_alpha", "-m", PARIS, "--project", str(folder)).out
 
 

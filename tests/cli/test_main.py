@@ -77,6 +77,9 @@ def test_version(here: Run) -> None:
     from p2engine import __version__
 
     assert here("--version")[:2] == (0, f"p2engine {__version__}\n")
+    for words in (("--version", "--json"), ("--json", "--version")):
+        done = here(*words)
+        assert (done.status, done.document) == (0, {"version": __version__})
 
 
 @pytest.mark.parametrize("words", sorted(LATER))

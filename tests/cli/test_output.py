@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2engine.cli.options import Options
 from p2engine.cli.output import Output, iso, one_line, safe
+from p2engine.errors import UsageError
 
 NASTY = "\x1b[31m[bold]x[/bold]\r\n\x9b \u202e {{ 1 }}"
 
@@ -126,6 +127,38 @@ def test_lines_of_a_stream_are_json_lines() -> None:
     printer.line("only text")
 
     assert out.getvalue() == '{"a":1}\n'
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_failure_25_json_moves_no_cursor(text: str) -> None:
+    """In a document and in a line: every control character is escaped, and what is read back is the text."""
+    for indented in (True, False):
+        printer, out, _ = output(json=True)
+        if indented:
+            printer.document({text: [text]})
+        else:
+            printer.line("for people", {text: [text]})
+
+        shown = out.getvalue()
+        assert not {character for character in shown if category(character) == "Cc"} - {"\n"}
+        assert not {"\u202e", "\u2028", "\u2066"} & set(shown)
+        assert json.loads(shown) == {text: [text]}
+
+
+def test_hints_name_the_command_that_works() -> None:
+    """What stands for the program in a hint is what was typed, once and never inside a name; JSON keeps the name."""
+    printer, out, err = output(terminal=True)
+    printer.program = "./scripts/run_project.sh"
+
+    printer.next("p2engine chat resume 'my p2engine demo'")
+    printer.error(UsageError("no p2engine here", hint="cd ~/p2engine && p2engine --help"))
+    printer.is_json = True
+    printer.error(UsageError("wrong", hint="p2engine --help"))
+
+    assert "next: ./scripts/run_project.sh chat resume 'my p2engine demo'" in err.getvalue()
+    assert "no p2engine here" in err.getvalue()
+    assert "cd ~/p2engine && ./scripts/run_project.sh --help" in err.getvalue()
+    assert json.loads(out.getvalue())["error"]["hint"] == "p2engine --help"
 
 
 def test_hints_stand_on_terminals_only() -> None:

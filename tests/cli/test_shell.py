@@ -6,9 +6,12 @@ import json
 
 import pytest
 
+from p2engine.cli.main import command
+from p2engine.cli.options import walk
 from tests.cli.project import Project, Run
 
 PARIS = "What's the weather in Paris?"
+LEAVES = [path for path, each in walk(command()) if not hasattr(each, "commands")]
 
 
 def documents(text: str) -> list[object]:
@@ -67,11 +70,16 @@ def test_a_failed_line_is_told_and_the_next_one_runs(here: Run) -> None:
 
 
 def test_help_is_the_help_of_the_commands(here: Run) -> None:
-    """`help` lists the commands, `help chat with` explains one."""
-    done = here("shell", input="help\nhelp chat with\n")
+    """`help` lists every command in a line, with what it does; `help chat` and `help chat with` explain."""
+    done = here("shell", input="help\nhelp chat\nhelp chat with\n")
 
-    assert "Usage: p2engine [OPTIONS] COMMAND" in done.out
-    assert "Usage: p2engine chat with" in done.out
+    listed, _, explained = done.out.partition("Usage: ")
+    lines = {path: next(line for line in listed.splitlines() if line.startswith(" ".join(path))) for path in LEAVES}
+    assert [path for path in LEAVES if len(lines[path].removeprefix(" ".join(path)).split()) < 3] == []
+    assert lines["conversation", "rewind"].endswith("  Go back so that entries 0…INDEX stay.")
+    assert "p2engine chat [OPTIONS] COMMAND" in explained
+    assert "Usage: p2engine chat with" in explained
+    assert "exit" in done.err
     assert done.status == 0
 
 
@@ -87,7 +95,7 @@ def test_the_last_line_again(here: Run) -> None:
 
 def test_a_chat_inside_the_shell_reads_the_same_lines(here: Run) -> None:
     """`chat with …` takes the lines up to its `exit`; what follows are commands again."""
-    lines = f"chat with agent_alpha --name demo\n{PARIS}\n/good\nexit\nconversation list --json\n"
+    lines = f"chat with agent_alpha --name demo\n{PARIS}\nexit\nconversation list --json\n"
 
     done = here("shell", input=lines)
 
@@ -95,6 +103,15 @@ def test_a_chat_inside_the_shell_reads_the_same_lines(here: Run) -> None:
     listed = json.loads(done.out[done.out.index("[") :])
     assert [(row["name"], row["turns"]) for row in listed] == [("demo", 1)]
     assert done.status == 0
+
+
+def test_a_chat_in_which_nothing_is_said_leaves_the_rest_of_the_lines(here: Run) -> None:
+    """`exit` as its first line is the chat's own: no conversation, and the shell reads on."""
+    done = here("shell", input="chat with agent_alpha\nexit\nconversation list --json\n")
+
+    assert "nothing was said" in done.err
+    assert documents(done.out) == [[]]
+    assert done.status == 2
 
 
 def test_a_shell_inside_the_shell_is_refused(here: Run) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from p2engine.testing.server import OpenAIServer, Reply, echo
+from p2engine.testing.server import Fault, OpenAIServer, Reply, echo
 from tests.cli.project import Project
 from tests.cli.test_chat_http import Gate
 
@@ -48,7 +48,8 @@ def test_text_is_shown_as_it_grows_and_ctrl_c_leaves(project: Project) -> None:
         shown = ended(terminal, project, 130)
 
     assert "long story" not in shown
-    assert "p2engine chat resume demo" in shown
+    assert "interrupted; the turn goes on with: p2engine chat resume demo" in shown
+    assert [line for line in shown.splitlines() if "Once" in line and "interrupted" in line] == []
     assert "Traceback" not in shown
 
 
@@ -93,7 +94,7 @@ def test_an_existing_conversation_is_asked_for(project: Project) -> None:
 
 
 def test_failure_36_ctrl_c_at_a_prompt(project: Project) -> None:
-    """Ctrl-C clears a line that has text; on an empty one it leaves with 130."""
+    """Ctrl-C clears a line that has text; on an empty one it leaves a chat with 130, and never the shell."""
     for arguments, prompt in ((("chat", "with", "agent_alpha"), YOU), (("shell",), SHELL)):
         terminal = project.terminal(*arguments)
         terminal.expect(prompt)
@@ -102,7 +103,13 @@ def test_failure_36_ctrl_c_at_a_prompt(project: Project) -> None:
         terminal.send(CTRL_C)
         terminal.expect(prompt)
         terminal.send(CTRL_C)
-        ended(terminal, project, 130)
+        if prompt == SHELL:
+            terminal.expect(prompt)
+            terminal.sendline("agent list --json")
+            terminal.expect('"id": "agent_alpha"')
+            terminal.expect(prompt)
+            terminal.send(CTRL_D)
+        ended(terminal, project, 130 if prompt == YOU else 0)
 
 
 def test_failure_36_ctrl_c_at_a_question_inside_the_shell(project: Project) -> None:
@@ -130,15 +137,97 @@ def test_failure_36_ctrl_c_in_a_turn_inside_the_shell(project: Project, gate: Ga
         terminal.sendline("hello")
         assert gate.asked.wait(60)
         terminal.send(CTRL_C)
+        terminal.expect_exact("interrupted; the turn goes on meanwhile: p2engine chat resume demo")
+        assert str(terminal.before).rstrip("\x1b[2m").endswith("\r\n")
         terminal.expect(SHELL)
-        gate.opened.set()
         terminal.sendline("chat resume demo")
+        terminal.expect_exact("resuming demo: waiting for agent_alpha (its model)")
+        gate.opened.set()
         terminal.expect("You said: hello")
         terminal.expect(YOU)
         terminal.sendline("exit")
         terminal.expect(SHELL)
         terminal.send(CTRL_D)
         ended(terminal, project, 0)
+
+
+def test_a_call_that_is_retried_says_so(project: Project) -> None:
+    """While a model call waits for its next attempt a dim line says until when, why, and which attempt that is."""
+    busy = Fault(status=503, message="busy")
+    with OpenAIServer([busy, busy, "Here I am."]) as server:
+        project.configure(llm={"api_base": server.base_url})
+        terminal = project.terminal("chat", "with", "agent_alpha", "-m", "hi")
+        for attempt in (2, 3):
+            terminal.expect(f"\x1b\\[2m  retrying in [0-9.]+ s: openai: .*503.* \\(attempt {attempt} of 5\\)")
+        terminal.expect("agent_alpha: .*Here I am.")
+        ended(terminal, project, 0)
+
+    assert "retrying" not in (project.folder / "logs/main.log").read_text()  # LITELLM_LOG_LEVEL is ERROR
+
+
+def test_a_turn_that_runs_elsewhere_is_named_when_one_joins(project: Project, gate: Gate) -> None:
+    """A second terminal at a conversation in a turn: what it waits for stands there at once, and the answer comes."""
+    with OpenAIServer(gate) as server:
+        project.configure(llm={"api_base": server.base_url})
+        first = project.terminal("chat", "with", "agent_alpha", "--name", "demo")
+        first.expect(YOU)
+        first.sendline("hello")
+        assert gate.asked.wait(60)
+        second = project.terminal("chat", "with", "agent_alpha", "--name", "demo")
+        second.expect("Go on with it\\?")
+        second.sendline("")
+        second.expect_exact("demo is in a turn: waiting for agent_alpha (its model)")
+        second.expect(YOU)
+        third = project.terminal("chat", "resume", "demo")
+        third.expect("resuming demo: waiting for agent_alpha .its model.; process \\d+ on \\S+ is at it; following")
+        third.send(CTRL_C)
+        third.expect_exact("interrupted; the turn goes on in the other process: p2engine chat resume demo")
+        ended(third, project, 130)
+        gate.opened.set()
+        for terminal in (first, second):
+            terminal.expect("You said: hello")
+            terminal.sendline("exit")
+            ended(terminal, project, 0)
+
+
+def test_commands_inside_a_chat(project: Project) -> None:
+    """/stack, /good, /rewind and /branch do to this conversation what the commands do; //TEXT is said as /TEXT."""
+    terminal = project.terminal("chat", "with", "agent_alpha", "--name", "demo")
+    for typed, shown in (
+        (PARIS, "22"),
+        ("/good it was right", "rated turn 1 of demo: good"),
+        ("//rewind", "Not done: “/rewind”"),
+        ("/rewind 1", "demo is now on branch main~1, after entry 1 of main"),
+        ("/branch", "main after entry 1"),
+        ("/branch side", "demo is now on branch side"),
+        ("/branch main", "demo is now on branch main"),
+        ("/stack", "AssistantMessage"),
+        ("/godo", "no command '/godo' in a chat (did you mean /good?)"),
+        ("/help", "//TEXT"),
+    ):
+        terminal.expect(YOU)
+        terminal.sendline(typed)
+        terminal.expect_exact(shown)
+    terminal.expect(YOU)
+    terminal.sendline("/exit")
+    ended(terminal, project, 0)
+
+    branches = project.run("conversation", "branches", "demo", "--json").document
+    assert {branch["name"] for branch in branches} == {"main", "main~1", "side"}
+    assert [branch["name"] for branch in branches if branch["current"]] == ["main"]
+
+
+def test_agents_are_in_columns(project: Project) -> None:
+    """On a terminal of 80 columns no line of the list is longer than that, and names and places stay whole."""
+    (project.folder / "config/agents.yml").unlink()
+    terminal = project.terminal("agent", "list", "--no-color")
+    terminal.setwinsize(40, 80)
+    shown = ended(terminal, project, 0).replace("\r", "").splitlines()
+
+    table = shown[: next(n for n, line in enumerate(shown) if line.startswith("* withheld: "))]
+    assert [line for line in table if len(line) > 80] == []
+    assert [line.split()[0] for line in table if "agents.yml:" in line or "agent_beta" in line]
+    assert "agent_helper" in " ".join(table)
 
 
 def test_two_terminals_see_both_answers(project: Project) -> None:
@@ -174,6 +263,10 @@ def test_two_terminals_see_both_answers(project: Project) -> None:
         ("conversation stack demo --branch ma", "in", " --json", '"branch": "main"'),
         ("agent list --js", "on", "", '"id": "agent_alpha"'),
         ("hel", "p", " chat", "Usage: p2engine chat"),
+        ("config set-behavior demo wea", "ther_expert", "", "behavior = weather_expert"),
+        ("config set-tools demo del", "egate", "", "tools = delegate,"),
+        ("config set-tools demo delegate,get_w", "eather", "", "tools = delegate, get_weather"),
+        ("artifact show demo --kind tool_r", "esult", "", "get_weather"),
     ],
 )
 def test_completion(typed: str, completed: str, more: str, shown: str, project: Project) -> None:

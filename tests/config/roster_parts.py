@@ -78,7 +78,7 @@ class Project:
         return FileRoster(
             project=self.folder,
             defaults=defaults,
-            tools=Tools(self.tools.get, lambda: [*self.tools, *WITHHELD, *MOVES], WITHHELD),
+            tools=Tools(self.tools.get, lambda: [*self.tools, *WITHHELD, *MOVES], WITHHELD.get),
             factories={"llm": lambda _: self.model, **(factories or {})},
             blobs=self.blobs,
         )

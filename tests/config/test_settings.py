@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, VARIABLES
+from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, SECRETS, VARIABLES
 from p2engine.domain.setup import Budget
 from p2engine.errors import ConfigError, NotAvailable, P2EngineError, UsageError
 from p2engine.settings import NO_LEDGER, Settings
 
 NOWHERE: Mapping[str, str] = {}
+NO_HOST = "expected the name or the IP address of a host, without a scheme, port or user"
 NO_ADDRESS = "expected an address such as https://host/v1, without user, query or fragment"
 
 
@@ -59,11 +61,14 @@ EFFECTS: list[tuple[str, str, str, Any]] = [
     ("REDIS_HOST", "redis.local", "redis.host", "redis.local"),
     ("REDIS_PORT", "6380", "redis.port", 6380),
     ("REDIS_DB", "2", "redis.db", 2),
+    ("REDIS_USERNAME", "team", "redis.username", "team"),
+    ("REDIS_PASSWORD", "p w\u20ac", "redis_password", "p w\u20ac"),
+    ("REDIS_TLS", "1", "redis.tls", True),
     ("DEDUP_POLICY", "strict", "dedup", "strict"),
-    ("ARTIFACT_DRIVER", "fs", "blobs", "fs"),
+    ("ARTIFACT_DRIVER", "redis", "blobs", "redis"),
     ("WEATHER_BACKEND", "open-meteo", "weather.backend", "open-meteo"),
-    ("P2ENGINE_STORE", "sqlite", "store", "sqlite"),
-    ("P2ENGINE_DISPATCH", "inline", "dispatch", "inline"),
+    ("P2ENGINE_STORE", "redis", "store", "redis"),
+    ("P2ENGINE_DISPATCH", "celery", "dispatch", "celery"),
     ("P2ENGINE_OFFLINE", "always", "llm.offline", "always"),
 ]
 
@@ -78,13 +83,13 @@ def test_failure_28_every_variable_has_its_effect(
     if place == ".env":
         (project / ".env").write_text(f"{variable}={text}\n")
     found = value_of(load(environ), key)
-    assert (found.get_secret_value() if key.startswith("provider_keys") else found) == value
+    assert (found.get_secret_value() if isinstance(found, SecretStr) else found) == value
 
 
 def test_failure_28_every_variable_is_in_a_table() -> None:
     """The table above, and the tests of places and of what is not built, leave no documented variable out."""
     tested = {row[0] for row in EFFECTS} | set(PLACES) | set(NOT_BUILT) | {"…_API_KEY"}
-    assert tested - {"ANTHROPIC_API_KEY"} == {*VARIABLES, *PROVIDERS, *PLACES, *NOT_BUILT}
+    assert tested - {"ANTHROPIC_API_KEY"} == {*VARIABLES, *PROVIDERS, *SECRETS, *PLACES, *NOT_BUILT}
 
 
 def test_failure_28_places_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +133,12 @@ def test_the_process_environment_is_read(project: Path, monkeypatch: pytest.Monk
         ("OPENAI_API_KEY", "sk-\u20ac", "OPENAI_API_KEY: holds a character that no key has"),
         ("P2ENGINE_PROJECT", "nowhere", "project nowhere: no such folder"),
         ("CONFIG_FILE", "nowhere.json", "nowhere.json: no such file"),
-        ("P2ENGINE_STORE", "redis", "not available in this version: P2ENGINE_STORE=redis"),
-        ("P2ENGINE_DISPATCH", "celery", "not available in this version: P2ENGINE_DISPATCH=celery"),
+        ("P2ENGINE_STORE", "redi", "P2ENGINE_STORE='redi': expected sqlite or redis (did you mean redis?)"),
+        ("P2ENGINE_DISPATCH", "threads", "P2ENGINE_DISPATCH='threads': expected inline or celery"),
+        ("REDIS_HOST", "localhost:6380", f"REDIS_HOST='localhost:6380': {NO_HOST}"),
+        ("REDIS_HOST", "redis://x:hidden@h", f"REDIS_HOST='***@h': {NO_HOST}"),
+        ("REDIS_TLS", "maybe", "REDIS_TLS='maybe': expected true or false"),
+        ("REDIS_PASSWORD", "hid\x01den", "REDIS_PASSWORD: holds a character that no password has"),
         ("ARTIFACT_DRIVER", "s3", "not available in this version: ARTIFACT_DRIVER=s3"),
         ("OBS_BACKEND", "rerun", "not available in this version: OBS_BACKEND=rerun"),
         ("P2ENGINE_LEDGER_DRIVER", "canton", "not available in this version: P2ENGINE_LEDGER_DRIVER=canton"),
@@ -161,10 +170,17 @@ BAD_CONFIGS: dict[str, str] = {
     '{"budget": {"turn_steps": 1.5}}': (
         "config/config.json:1: budget.turn_steps: expected a whole number of at least 1, not 1.5"
     ),
-    '{"store": "redis"}': "not available in this version: store: redis",
-    '{"dispatch": "celery"}': "not available in this version: dispatch: celery",
+    '{"store": "redsi"}': "config/config.json:1: store: expected sqlite or redis, not 'redsi' (did you mean redis?)",
     '{"blobs": "s3"}': "not available in this version: blobs: s3",
-    '{"limits": {}}': "not available in this version: limits",
+    '{"limits": {"per_minute":\n{"openai": 0}}}': (
+        "config/config.json:2: limits.per_minute.openai: expected a whole number of at least 1, not 0"
+    ),
+    '{"limits": {"concurrency": 3}}': "config/config.json:1: limits.concurrency: expected a mapping, not 3",
+    '{"redis": {"prefix": "a*"}}': ("config/config.json:1: redis.prefix: expected 1 to 60 letters, digits or _ . : -"),
+    '{"redis": {"host": "x:hidden@h"}}': f"config/config.json:1: redis.host: {NO_HOST}",
+    '{"redis": {\n"password": "hidden"}}': (
+        "config/config.json:2: redis.password: is no setting of a file: put REDIS_PASSWORD into .env or the environment"
+    ),
     '{"ledger": {"driver": "canton"}}': "not available in this version: ledger.driver",
     '{"budget": {"rollout_usd": 5}}': "not available in this version: budget.rollout_usd",
     "": "config/config.json: is empty",
@@ -183,7 +199,7 @@ def test_failure_27_a_bad_configuration_file_is_one_line(config: str, says: str,
 
 def test_a_key_that_is_not_built_says_where_it_stands(project: Path) -> None:
     """The refusal's hint names file and line, or the variable."""
-    write(project, '{\n"store": "redis"}')
+    write(project, '{\n"blobs": "s3"}')
     with pytest.raises(NotAvailable) as raised:
         load()
     assert raised.value.hint == "config/config.json:2: take it out"
@@ -233,7 +249,7 @@ def test_every_setting_says_where_it_came_from(project: Path) -> None:
     [
         ({"stor": "sqlite"}, "unknown key 'stor' (did you mean store?)"),
         ({"llm": {"offline": "x"}}, "llm.offline: expected auto, always or never, not 'x'"),
-        ({"store": "redis"}, "not available in this version: store: redis"),
+        ({"blobs": "s3"}, "not available in this version: blobs: s3"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], says: str, project: Path) -> None:
@@ -376,8 +392,11 @@ def test_an_address_belongs_to_the_provider_it_was_set_for(project: Path) -> Non
 
 def test_secrets_are_not_shown(project: Path) -> None:
     """No way of printing the settings shows a key, and neither does an error about one."""
-    settings = load({"OPENAI_API_KEY": "sk-hidden", "GROQ_API_KEY": "gsk-hidden"})
-    for shown in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())):
+    settings = load({"OPENAI_API_KEY": "sk-hidden", "GROQ_API_KEY": "gsk-hidden", "REDIS_PASSWORD": "hidden"})
+    assert settings.redis_address.password == "hidden"
+    address = settings.redis_address
+    ways = [repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())]
+    for shown in (*ways, repr(address), str(address), str(list(settings.rows()))):
         assert "hidden" not in shown
     with pytest.raises(ConfigError) as raised:
         load({"OPENAI_API_KEY": "sk-hidden key"})
@@ -423,6 +442,36 @@ def test_production_never_answers_offline_unless_said(project: Path) -> None:
     """`mode: production` makes `never` the default of `llm.offline`, and no more than the default."""
     assert load(mode="production").llm.offline == "never"
     assert load({"P2ENGINE_OFFLINE": "auto"}, mode="production").llm.offline == "auto"
+
+
+def test_large_bodies_follow_the_store_unless_said(project: Path) -> None:
+    """With `store: redis` the default of `blobs` is redis, and no more than the default."""
+    settings = load({"P2ENGINE_STORE": "redis"})
+    assert (settings.blobs, settings.sources["blobs"]) == ("redis", "store: redis")
+    assert load({"P2ENGINE_STORE": "redis", "ARTIFACT_DRIVER": "fs"}).blobs == "fs"
+    assert load({"P2ENGINE_DISPATCH": "celery"}).blobs == "fs"
+
+
+def test_the_address_of_redis_is_put_together(project: Path) -> None:
+    """What the file, `.env` and the environment say of one Redis is one address, with a url for other libraries."""
+    write(project, {"redis": {"host": "::1", "tls": True, "ca": "config/ca.pem"}})
+    (project / ".env").write_text("REDIS_PASSWORD=p@ss/word\n")
+    address = load({"REDIS_DB": "3", "REDIS_USERNAME": "me"}).redis_address
+    assert str(address) == "rediss://[::1]:6379/3"
+    assert address.ca == str(project / "config/ca.pem")
+    assert address.url().startswith("rediss://me:p%40ss%2Fword@[::1]:6379/3?ssl_cert_reqs=required&ssl_ca_certs=%2F")
+    assert load({"REDIS_PASSWORD": ""}, redis={"tls": False}).redis_address.url() == "redis://[::1]:6379/0"
+
+
+def test_limits_of_providers_are_put_together_one_by_one(project: Path) -> None:
+    """Arguments add to the file provider by provider, and each key says where its last word came from."""
+    write(project, {"limits": {"per_minute": {"openai": 500, "groq": 30}, "concurrency": {"openai": 20}}})
+    settings = load(limits={"per_minute": {"groq": 60}})
+    assert settings.limits.per_minute == {"openai": 500, "groq": 60}
+    assert settings.limits.concurrency == {"openai": 20}
+    sources = {key: source for key, _, source in settings.rows()}
+    assert sources["limits.per_minute"] == "argument"
+    assert sources["limits.concurrency"] == "config/config.json:8"
 
 
 def test_the_state_folder_has_its_places(project: Path) -> None:

@@ -100,3 +100,22 @@ async def test_a_job_may_close_its_dispatcher() -> None:
     await dispatcher.submit(job("a"))
     async with asyncio.timeout(30):
         await closed.wait()
+
+
+async def test_what_closing_kept_from_being_done_is_left() -> None:
+    """The job after the one that ended, one that was cancelled, and one that came too late: each is named."""
+    work = Work()
+    work.hold(job("a"), job("slow"))
+    work.following = {job("a"): (job("b"), job("c"))}
+    dispatcher = InlineDispatcher(work.run, work.on_error, grace_s=0.005)
+    ends, never = (asyncio.ensure_future(dispatcher.do(job(name))) for name in ("a", "slow"))
+    await work.until(lambda: work.at_once == 2)
+    assert dispatcher.running == 2
+    closing = asyncio.ensure_future(dispatcher.aclose())
+    await asyncio.sleep(0)
+    work.held[job("a")].set()
+    await closing
+    await dispatcher.do(job("late"))
+    await asyncio.gather(ends, never)
+    assert (work.done, work.failed, dispatcher.running) == ([job("a")], [], 0)
+    assert sorted(dispatcher.left) == sorted([job("b"), job("c"), job("slow"), job("late")])

@@ -1,5 +1,7 @@
 """Budgets: parts add up, what is not used comes back, and every bound ends the turn by its name."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,8 +10,9 @@ from p2engine.domain.budgets import carve, limit_of, remaining
 from p2engine.domain.decisions import CallAgentAfter, Decision, Delegate, Failure, Move, Say, ToolOutcome, UseTool
 from p2engine.domain.effects import CallAgent, CallTool, Think
 from p2engine.domain.ids import AgentId, StackRef, child_ref
-from p2engine.domain.messages import Usage
-from p2engine.domain.setup import Budget, Spent
+from p2engine.domain.messages import Fragment, Usage
+from p2engine.domain.render import prompt_tokens, select
+from p2engine.domain.setup import Budget, RenderPolicy, Spent
 from p2engine.domain.states import AgentResult, Finished, ToolResult
 from p2engine.limits import FAN_OUT_MAX, TURN_STEPS_MAX
 from tests.domain.walking import ROOT, Tape, Walk, setup_of
@@ -155,8 +158,8 @@ def test_seconds_are_counted_by_recorded_times() -> None:
 
 def test_seam_33_a_turns_budget_starts_anew_with_each_message() -> None:
     """A conversation does not die of a turn that used its budget up: the next message has all of it."""
-    walk = begun(Budget(tokens=10))
-    reply(walk, UseTool("nope"))
+    walk = begun(Budget(tokens=100))
+    reply(walk, UseTool("nope"), cost=Usage(model="m", tokens_in=90, tokens_out=10))
     assert ending(walk).reason == "budget"
     walk.say("again")
     assert walk.stacks[ROOT].spent == Spent()
@@ -192,7 +195,7 @@ def test_seam_33_a_delegates_past_does_not_count_against_the_conversations_cap()
 
 @pytest.mark.parametrize(
     ("budget", "says"),
-    [(Budget(tokens=40), "15 tokens in one turn"), (Budget(usd=0.03), "0.01 USD in one turn")],
+    [(Budget(tokens=60), "25 tokens in one turn"), (Budget(usd=0.03), "0.01 USD in one turn")],
 )
 def test_a_grant_ends_the_delegates_turn(budget: Budget, says: str) -> None:
     """What its caller granted is its limit, by its name."""
@@ -200,7 +203,7 @@ def test_a_grant_ends_the_delegates_turn(budget: Budget, says: str) -> None:
     reply(walk, Delegate(ANN, "go"))
     walk.setup = setup_of("boss")
     child = child_ref(walk.open().id)
-    reply(walk, UseTool("nope"), ref=child, cost=Usage(model="m", tokens_in=10, tokens_out=5, cost_usd=0.01))
+    reply(walk, UseTool("nope"), ref=child, cost=Usage(model="m", tokens_in=20, tokens_out=5, cost_usd=0.01))
     assert ending(walk, child).detail == says
 
 
@@ -219,16 +222,101 @@ def test_time_runs_for_a_delegate_too() -> None:
     assert ending(walk, child).detail == "40 seconds in one turn"
 
 
-def test_a_model_call_may_answer_with_what_is_left_of_the_tokens() -> None:
-    """The budget reaches the request: a reply is no longer than what the turn may still spend."""
+def asked(walk: Walk, ref: StackRef = ROOT) -> Think:
+    """The model call that this stack waits for."""
+    return next(effect for effect in walk.owed.values() if isinstance(effect, Think) and effect.ref == ref)
+
+
+def prompt_of(walk: Walk) -> int:
+    """A token for every four bytes of what the root's model is shown, counted from the messages themselves."""
+    stack = walk.stacks[ROOT]
+    return -(-sum(len(piece.wire) for piece in select(stack.fragments, stack.setup.render)) // 4)
+
+
+def test_seam_10_a_model_call_reserves_its_prompt_and_its_reply() -> None:
+    """What is left of the turn's tokens, less what the prompt takes, bounds the reply; a longer prompt leaves less."""
     walk = begun(Budget(tokens=1000))
-    (think,) = walk.due()
-    assert isinstance(think, Think)
-    assert think.max_tokens == 1000
+    assert asked(walk).max_tokens == 1000 - prompt_of(walk)
     reply(walk, UseTool("nope"))
-    (think,) = walk.due()
-    assert isinstance(think, Think)
-    assert think.max_tokens == 990
+    assert prompt_of(walk) > 40
+    assert asked(walk).max_tokens == 990 - prompt_of(walk)
+
+
+def test_seam_10_a_prompt_that_would_overshoot_is_not_sent() -> None:
+    """A call whose prompt alone takes all that is left is not made: the turn ends and says by how much."""
+    walk = begun(Budget(tokens=300))
+    reply(walk, Say("to the first"), UseTool("nope", {"text": "x" * 1200}))
+    assert walk.due() == []
+    assert ending(walk) == Finished(
+        reason="budget",
+        detail=f"300 tokens in one turn: the next prompt takes about {prompt_of(walk)}, and 290 are left",
+    )
+
+
+@pytest.mark.parametrize(("more", "ends"), [(-1, True), (0, True), (1, False)])
+def test_seam_10_a_reply_has_room_for_a_token_at_least(more: int, ends: bool) -> None:
+    """A prompt that takes exactly what is left leaves no reply, so it is not sent; one token more, and it is."""
+    probe = begun(Budget())
+    walk = begun(Budget(tokens=prompt_of(probe) + more))
+    assert isinstance(walk.stacks[ROOT].ground, Finished) is ends
+    assert [effect.max_tokens for effect in walk.due() if isinstance(effect, Think)] == ([] if ends else [more])
+
+
+def test_seam_10_what_was_said_meanwhile_is_part_of_the_prompt() -> None:
+    """The reply just given and a message that came during it are counted, though they were not rendered before."""
+    walk = begun(Budget(tokens=2000))
+    walk.say("y" * 400)
+    reply(walk, Say("z" * 400))
+    assert prompt_of(walk) > 200
+    assert asked(walk).max_tokens == 1990 - prompt_of(walk)
+    walk.say("y" * 8000)
+    reply(walk, Say("more"))
+    assert ending(walk).detail == (
+        f"2000 tokens in one turn: the next prompt takes about {prompt_of(walk)}, and 1980 are left"
+    )
+
+
+@pytest.mark.parametrize("policy", [RenderPolicy("last_n", 3), RenderPolicy("token_budget", 60)])
+def test_seam_10_only_what_is_shown_is_counted(policy: RenderPolicy) -> None:
+    """A long conversation of which the model is shown a part does not run out of tokens for the rest of it."""
+    walk = begun(Budget(tokens=500), render=policy)
+    for number in range(30):
+        reply(walk, Say(f"answer {number} " + "x" * 100))
+        walk.say(f"question {number}")
+    assert walk.stacks[ROOT].bytes_n > 4000
+    assert asked(walk).max_tokens == 500 - prompt_of(walk)
+
+
+def test_seam_10_counting_a_prompt_reads_no_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the history, what it takes is known without looking at any message; with a cut, at those shown."""
+    touched: list[int] = []
+
+    class Watched(list[Fragment]):
+        """Messages that note when one is looked at."""
+
+        def __getitem__(self, at: Any) -> Any:
+            touched.append(1)
+            return super().__getitem__(at)
+
+        def __iter__(self) -> Any:
+            raise AssertionError("the history was walked through")
+
+    for policy in (RenderPolicy(), RenderPolicy("last_n", 6)):
+        walk = begun(Budget(tokens=10**6), render=policy)
+        for number in range(200):
+            reply(walk, Say(f"answer {number}"))
+            walk.say(f"question {number}")
+        stack = walk.stacks[ROOT].copy()
+        stack.messages = Watched(stack.messages)
+        touched.clear()
+        assert prompt_tokens(stack) == prompt_of(walk)
+        assert len(touched) <= (0 if policy.kind == "full" else 10)
+
+
+def test_an_agent_without_a_model_has_no_prompt() -> None:
+    """Rules cost no tokens: a budget of few of them does not stop an agent that asks no model."""
+    walk = begun(Budget(tokens=5), model="")
+    assert asked(walk).max_tokens == 5
 
 
 def test_what_a_failed_call_cost_is_spent() -> None:

@@ -11,6 +11,7 @@ from p2engine.domain.decisions import (
     Delegate,
     Failure,
     Finish,
+    Move,
     Say,
     ToolOutcome,
     UseTool,
@@ -264,6 +265,80 @@ def test_seam_04_an_agent_that_ends_its_turn_still_hears_who_spoke_meanwhile() -
     assert walk.decide(Say("to the second"), Finish("answered", "that is all")).states[-1] == Finished(
         reason="answered", detail="that is all"
     )
+
+
+@pytest.mark.parametrize(
+    ("moves", "said"),
+    [
+        ((Finish("gave_up", "no rule"),), "[boss ended: gave_up: no rule]"),
+        ((Say("well"), Finish("gave_up")), "well\n[boss ended: gave_up]"),
+        ((Finish("answered", "nothing to add"),), "[boss ended: answered: nothing to add]"),
+        ((Say("fine"), Finish("answered", "that is all")), "fine"),
+    ],
+)
+def test_seam_04_no_end_of_the_agents_own_passes_over_who_spoke_meanwhile(moves: tuple[Move, ...], said: str) -> None:
+    """Giving up on one message, or ending without a word, is kept as what was said; the unread one is answered next."""
+    walk = begun("first")
+    walk.say("second")
+    step = walk.decide(*moves)
+
+    assert step.states[0] == AssistantMessage(text=said)
+    assert [type(state) for state in step.states[1:]] == [Waiting]
+    assert shown(walk) == [("user", "first"), ("assistant", said), ("user", "second")]
+    assert walk.decide(*moves).states[-1] == Finished(reason=moves[-1].reason, detail=moves[-1].detail)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("asks", [AskUser("which?"), UseTool("look")])
+def test_an_end_beside_a_call_or_a_question_is_none(asks: Move) -> None:
+    """Whoever asks for something wants its answer: the turn goes on, also where somebody spoke meanwhile."""
+    for said in ((), ("second",)):
+        walk = begun()
+        for text in said:
+            walk.say(text)
+        walk.decide(asks, Finish("gave_up", "enough"))
+        assert isinstance(walk.stacks[ROOT].ground, Waiting)
+        assert not [state for state in walk.states(ROOT) if isinstance(state, AssistantMessage)]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Failure("the model is down"),
+        Decision((Finish("error", "broken"),)),
+        Decision((Say("well"), Finish("budget", "enough"))),
+        Decision((Finish("cancelled"),)),
+        Decision(()),
+        None,
+    ],
+    ids=["a failed model", "error", "budget", "cancelled", "nothing", "from outside"],
+)
+def test_seam_04_a_turn_that_is_cut_short_keeps_what_was_not_read(outcome: Decision | Failure | None) -> None:
+    """A turn that breaks, or is stopped, ends all the same; the next one shows the model what was not read."""
+    walk = begun("first")
+    walk.say("second")
+    step = walk.settle(walk.due()[0], outcome) if outcome else walk.cancel()
+
+    assert isinstance(step.states[-1], Finished)
+    assert step.stack.late == ()
+    assert walk.due() == []
+    walk.say("third")
+    assert [text for role, text in shown(walk) if role == "user"] == ["first", "second", "third"]
+    assert [type(effect) for effect in walk.due()] == [Think]
+
+
+def test_seam_04_a_spent_budget_keeps_what_was_not_read() -> None:
+    """A reply that uses the budget up ends the turn, although somebody spoke meanwhile; the next turn shows it."""
+    walk = begun("first", budget=Budget(steps=1))
+    walk.say("second")
+    step = walk.settle(walk.due()[0], Decision((Say("to the first"),), Usage(model="m")))
+    assert step.states[-1] == Finished(reason="budget", detail="1 steps in one turn")
+    walk.say("third")
+    assert shown(walk) == [
+        ("user", "first"),
+        ("assistant", "to the first"),
+        ("user", "second"),
+        ("user", "third"),
+    ]
 
 
 def test_seam_04_messages_inside_a_wait_for_tools_come_after_its_results() -> None:

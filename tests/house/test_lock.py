@@ -31,9 +31,12 @@ def locked(groups: tuple[str, ...]) -> dict[str, tuple[str, set[str]]]:
     ]
     found: dict[str, tuple[str, set[str]]] = {}
     while wanted:
-        name = wanted.pop()["name"]
+        one = wanted.pop()
+        name = one["name"]
+        package = packages[name]
+        for extra in one.get("extra", ()):
+            wanted += package["optional-dependencies"][extra]
         if name not in found:
-            package = packages[name]
             archives = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
             found[name] = (package["version"], {archive["hash"] for archive in archives})
             wanted += package.get("dependencies", [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from p2engine.domain.messages import ModelReply, ModelRequest, ToolUse, Usage
 from p2engine.errors import ConfigError, ModelError
 from p2engine.limits import MODEL_ATTEMPTS_MAX, RETRY_AFTER_MAX_S
-from p2engine.models.calling import Guarded
+from p2engine.models.calling import RETRIES, Guarded
 from p2engine.models.limiter import LocalLimiter
 from p2engine.models.scripted import ScriptedModel
 from p2engine.ports import OnText
@@ -104,6 +105,18 @@ def test_chance_shortens_a_wait_by_no_more_than_half() -> None:
         return asyncio.get_running_loop().time()
 
     assert virtual_time.run(scene()) == pytest.approx(0.25)
+
+
+def test_each_retry_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """When, why, and which attempt of how many; an answer that holds nothing has fewer."""
+    with caplog.at_level(logging.WARNING, RETRIES):
+        timed(ScriptedModel([BUSY, said(""), said(""), said("Hi")]))
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "retrying in 0.5 s: openai: too many calls (429) (attempt 2 of 5)",
+        "retrying in 1.0 s: openai: answered nothing (attempt 3 of 4)",
+        "retrying in 2.0 s: openai: answered nothing (attempt 4 of 4)",
+    ]
 
 
 def test_attempts_have_an_end() -> None:

@@ -46,6 +46,13 @@ def test_no_more_calls_run_at_once_than_allowed() -> None:
     assert began == [0.0] * 4 + [1.0] * 4 + [2.0] * 2
 
 
+def test_a_provider_may_have_a_bound_of_its_own() -> None:
+    """`at_once` holds for the providers it names, `concurrency` for the others."""
+    limiter = LocalLimiter(4, at_once={"a": 1})
+    assert virtual_time.run(starts(limiter, "a", 3, 1.0)) == [0.0, 1.0, 2.0]
+    assert virtual_time.run(starts(LocalLimiter(4, at_once={"a": 1}), "b", 4, 1.0)) == [0.0] * 4
+
+
 def test_providers_do_not_wait_for_one_another() -> None:
     """A provider that is full or paused holds back nobody else."""
 

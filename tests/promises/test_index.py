@@ -64,6 +64,7 @@ SEAMS: dict[int, str] = {
     15: "a batch is several stacks or none, and spoils no neighbour",
     16: "what is owed is what is open, and a person's answer has no time",
     17: "a commit is one row that says how much of it came back",
+    18: "a log that several machines share has one order, and a cursor of another life of it is told so",
     19: "what is decided here runs here; a claim brings what its caller lacks",
     20: "memory is a prefix: only what is new is read, and forgetting costs no truth",
     21: "a locked file stalls nobody else",
@@ -93,7 +94,6 @@ LATER: dict[str, str] = {
     "failure 38": "experiments are not in this version",
     "failure 39": "experiments are not in this version",
     "failure 40": "experiments are not in this version",
-    "seam 18": "the order of a log that several machines share: no such store in this version",
     "seam 25": "what pruning keeps: nothing prunes in this version, and the command is refused by name",
 }
 PROMISED = [("failure", number) for number in FAILURES] + [("seam", number) for number in SEAMS]

@@ -72,17 +72,17 @@ class Day:
         after = CallAgentAfter(AgentId("ann"), f"file it {self.chance.random()}")
         return ToolOutcome(content="fine", then=(after,) if self.chance.random() < 0.2 else ())
 
-    def engine(self, stage: Stage, store: Any) -> Engine:
+    async def engine(self, stage: Stage, store: Any) -> Engine:
         tools = dict.fromkeys((*REPEATS, "gate"), self.tool)
         agents = dict.fromkeys(("boss", "ann", "bob"), self.agent)
         engine = stage.engine(
             agents, tools, {**REPEATS, "gate": "never"}, dedup="strict", approval=("gate",), store=store
         )
-        engine.start()
+        await engine.start()
         return engine
 
     async def live(self, stage: Stage) -> None:
-        engines = [self.engine(stage, store) for store in (stage.store, await stage.another_store())]
+        engines = [await self.engine(stage, store) for store in (stage.store, await stage.another_store())]
         here = await engines[0].conversation("demo", agent="boss")
         there = await engines[1].conversation("demo")
         for _ in range(DEEDS):

@@ -46,7 +46,7 @@ def test_failure_35_an_answer_that_is_lost_loses_no_turn(first: int) -> None:
 
         agents = dict.fromkeys(("boss", "ann", "bob"), act)
         engine = stage.engine(agents, dict.fromkeys(REPEATS, tool), REPEATS, store=store)
-        engine.start()
+        await engine.start()
         conversation = await engine.conversation("demo", agent="boss")
         store.loses = lambda batch: chance.random() < 0.33
         for number in range(2):

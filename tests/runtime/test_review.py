@@ -71,7 +71,7 @@ async def engine_of(
         bus=Bus(),
     )
     engine = Engine(world, lambda run, failed: InlineDispatcher(run, failed, grace_s=0.1))
-    engine.start()
+    await engine.start()
     try:
         yield engine
     finally:

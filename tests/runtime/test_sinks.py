@@ -50,7 +50,7 @@ def test_closing_loses_nothing() -> None:
         stage = await Stage.open()
         sinks = [Collecting(), Collecting()]
         engine = stage.engine({"boss": hello}, sinks=sinks)
-        engine.start()
+        await engine.start()
         conversation = await engine.conversation("demo", agent="boss")
         for number in range(5):
             await conversation.say(f"m{number}")
@@ -73,7 +73,7 @@ def test_a_sink_gets_what_happens_from_its_start_on() -> None:
         quiet, talking = Collecting(), Collecting()
 
         engine = stage.engine({"boss": hello}, sinks=[quiet])
-        engine.start()
+        await engine.start()
         await asyncio.sleep(0)
         began = asyncio.get_running_loop().time()
         await engine._fanout.aclose()
@@ -81,7 +81,7 @@ def test_a_sink_gets_what_happens_from_its_start_on() -> None:
         assert quiet.ids == []
 
         engine = stage.engine({"boss": hello}, sinks=[talking])
-        engine.start()
+        await engine.start()
         await (await engine.conversation("demo")).say("after")
         logged = await ids(stage)
         await engine.aclose()
@@ -107,7 +107,7 @@ def test_a_sink_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> Non
         stage = await Stage.open()
         sinks = [Picky(), Collecting()]
         engine = stage.engine({"boss": hello}, sinks=sinks)
-        engine.start()
+        await engine.start()
         reply = await (await engine.conversation("demo", agent="boss")).say("go")
         logged = await ids(stage)
         await engine.aclose()
@@ -132,7 +132,7 @@ def test_a_sink_that_hangs_holds_up_nobody() -> None:
         stage = await Stage.open()
         sinks = [Collecting(never), Collecting()]
         engine = stage.engine({"boss": hello}, sinks=sinks)
-        engine.start()
+        await engine.start()
         conversation = await engine.conversation("demo", agent="boss")
         for number in range(3):
             assert (await conversation.say(f"m{number}")).text == "hello"
@@ -158,7 +158,7 @@ def test_a_slow_sink_gets_everything_in_time() -> None:
         stage = await Stage.open()
         sink = Collecting(slow)
         engine = stage.engine({"boss": hello}, sinks=[sink])
-        engine.start()
+        await engine.start()
         await (await engine.conversation("demo", agent="boss")).say("go")
         logged = await ids(stage)
         await engine.aclose()
@@ -185,11 +185,11 @@ def test_failure_17_a_sink_goes_on_without_gaps_after_the_store_failed() -> None
                     raise StoreBusy("locked")
                 yield event
 
-        def tail(after: Cursor | None = None) -> AsyncIterator[Event]:
+        def tail(after: Cursor) -> AsyncIterator[Event]:
             return failing(real(after))
 
         stage.store.tail = tail  # type: ignore[method-assign]
-        engine.start()
+        await engine.start()
         await (await engine.conversation("demo", agent="boss")).say("go")
         logged = await ids(stage)
         async with asyncio.timeout(60):

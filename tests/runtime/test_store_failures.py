@@ -93,7 +93,7 @@ def test_failure_35_an_outcome_outlives_a_store_that_fails(times: int, error: St
             paid = Usage(model="m", tokens_in=1, cost_usd=0.1)
             boss = Script(Decision((UseTool("pay"),), paid), Decision((Say("done"),), paid))
             engine = stage.engine({"boss": boss}, {"pay": pay}, {"pay": "never"}, store=store)
-            engine.start()
+            await engine.start()
             conversation = await engine.conversation("demo", agent="boss")
             with pytest.raises(type(error), match=error.message):  # whoever waits is told
                 await conversation.say("pay")
@@ -157,7 +157,7 @@ def test_a_start_that_was_not_written_is_no_start() -> None:
         store.refuses = refuses
         boss = Script([UseTool("pay")], "done")
         engine = stage.engine({"boss": boss}, {"pay": pay}, {"pay": "never"}, store=store)
-        engine.start()
+        await engine.start()
         conversation = await engine.conversation("demo", agent="boss")
         with pytest.raises(StoreBusy):
             await conversation.say("pay")
@@ -186,7 +186,7 @@ def test_a_sweep_that_fails_is_tried_again() -> None:
         store.due = due  # type: ignore[attr-defined]
         store.refuses = writes(AssistantMessage, 1, StoreBusy("gone"))
         engine = stage.engine({"boss": Script("hello")}, store=store)
-        engine.start()
+        await engine.start()
         conversation = await engine.conversation("demo", agent="boss")
         with pytest.raises(StoreBusy):
             await conversation.say("one")
@@ -213,7 +213,7 @@ def test_seam_08_a_late_outcome_outlives_a_store_that_fails() -> None:
             return "paid"
 
         engine = stage.engine({"boss": Script([UseTool("pay")])}, {"pay": pay}, {"pay": "never"}, store=store)
-        engine.start()
+        await engine.start()
         conversation = await engine.conversation("demo", agent="boss")
         saying = asyncio.create_task(conversation.say("pay"))
         await gate.reached.wait()
@@ -273,7 +273,7 @@ def test_failure_35_whatever_write_fails_the_turn_ends_and_nothing_is_done_twice
 
         agents = dict.fromkeys(("boss", "ann", "bob"), act)
         engine = stage.engine(agents, dict.fromkeys(REPEATS, tool), REPEATS, store=store)
-        engine.start()
+        await engine.start()
         conversation = await engine.conversation("demo", agent="boss")
         store.refuses = lambda batch: StoreBusy("locked") if chance.random() < 0.33 else None
         for number in range(2):

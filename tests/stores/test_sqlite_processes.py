@@ -221,7 +221,7 @@ async def test_a_store_in_the_same_process_is_another(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     mine, theirs = await SqliteStore.open(path), await SqliteStore.open(path)
     await mine.write(opening(owner=mine.owner))
-    tail = theirs.tail()
+    tail = theirs.tail(await theirs.newest())
     assert await theirs.claim(thought("demo"), theirs.owner) is None
     await mine.write(answering())
     assert (await anext(tail)).conversation == conversation("demo").id

@@ -21,7 +21,7 @@ class LlmAgent:
         reply = await self._model.complete(request, on_text=view.on_text)
         if not reply.calls and not reply.text.strip():
             raise ModelError(f"{request.model}: answered nothing", retryable=True)
-        return decision(replace(reply, usage=replace(reply.usage, prompt=prompt_hash(request))))
+        return decision(reply, replace(reply.usage, prompt=prompt_hash(request)))
 
 
 def request_for(view: AgentView) -> ModelRequest:

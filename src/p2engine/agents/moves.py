@@ -6,7 +6,7 @@ import msgspec
 
 from p2engine.domain.decisions import Decision, Delegate, Move, Say, UseTool
 from p2engine.domain.ids import AgentId
-from p2engine.domain.messages import ModelReply, ToolSpec, ToolUse
+from p2engine.domain.messages import ModelReply, ToolSpec, ToolUse, Usage
 
 DELEGATE = "delegate"
 
@@ -31,7 +31,7 @@ def delegate_spec(names: Sequence[str]) -> ToolSpec:
     )
 
 
-def decision(reply: ModelReply) -> Decision:
+def decision(reply: ModelReply, usage: Usage) -> Decision:
     """The reply as moves, in its order: the text first, then each call. Whether a move is allowed is not judged here.
 
     A delegation without a proper agent_id and message stays a malformed call of `delegate`. Of calls that share an id
@@ -43,7 +43,7 @@ def decision(reply: ModelReply) -> Decision:
         call_id = "" if call.call_id in taken else call.call_id
         taken.add(call_id)
         moves.append(_delegation(call, call_id) if call.name == DELEGATE else _use(call, call_id))
-    return Decision(tuple(moves), reply.usage)
+    return Decision(tuple(moves), usage)
 
 
 def _use(call: ToolUse, call_id: str) -> UseTool:

@@ -43,12 +43,13 @@ class Defaults(NamedTuple):
 class Tools(NamedTuple):
     """The tools as the roster sees them.
 
-    spec: of a loaded one. known: every name that may stand in a configuration. withheld: name -> why no model gets it.
+    spec: of a loaded one. known: the names that may stand in a configuration, None: any. withheld: why no model gets
+    it, None where one may.
     """
 
     spec: Callable[[str], ToolSpec | None]
-    known: Callable[[], Collection[str]]
-    withheld: Mapping[str, str]
+    known: Callable[[], Collection[str] | None]
+    withheld: Callable[[str], str | None]
 
 
 class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +145,7 @@ class FileRoster:
     def lacks(self, setup: Setup) -> tuple[str, ...]:
         """The tools that the persona of a setup speaks of and its agent does not have; withheld ones aside."""
         wants = self._personas.get(setup.persona).wants if setup.persona else ()
-        return tuple(name for name in wants if not setup.grant(name) and name not in self._tools.withheld)
+        return tuple(name for name in wants if not setup.grant(name) and self._tools.withheld(name) is None)
 
     # The port
 
@@ -273,12 +274,12 @@ class FileRoster:
         withheld: dict[str, str] = {}
         for name in names:
             spec = delegate_spec(delegates) if name == DELEGATE else self._spec(name)
-            if name in self._tools.withheld:
-                withheld[name] = self._tools.withheld[name]
+            if (why := self._tools.withheld(name)) is not None:
+                withheld[name] = why
             elif name == DELEGATE and not delegates:
                 withheld[name] = "there is no other agent to ask"
             elif spec is None:
-                known = self._tools.known()
+                known = self._tools.known() or ()
                 raise UsageError(f"no tool {show(name)}{'' if name in known else did_you_mean(name, known)}")
             else:
                 specs.append(spec)
@@ -286,7 +287,7 @@ class FileRoster:
 
     def _spec(self, name: str) -> ToolSpec | None:
         """What a model is told of a tool; None while it is withheld, or nowhere."""
-        return None if name in self._tools.withheld else self._tools.spec(name)
+        return None if self._tools.withheld(name) is not None else self._tools.spec(name)
 
     def _model_part(self, entry: ModelEntry, changes: Changes) -> dict[str, Any]:
         if changes.model and self._defaults.supported and changes.model not in self._defaults.supported:

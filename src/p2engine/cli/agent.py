@@ -27,18 +27,10 @@ def list_all(ctx: typer.Context) -> None:
 
     async def body(engine: "Engine", output: Output) -> None:
         rows = [_row(engine, agent) for agent in engine.roster.agents()]
-        cells = [
-            (
-                row["id"],
-                row["type"],
-                _model(row),
-                ", ".join(row["tools"]) or "none",
-                "; ".join(_withheld(row)),
-                row["problem"] or row["source"],
-            )
-            for row in rows
-        ]
-        output.table("", ("agent", "type", "model", "tools", "withheld", "source"), cells, rows)
+        cells = [(row["id"], _decider(row), _tools(row), row["problem"] or row["source"]) for row in rows]
+        output.table("", ("agent", "model", "tools", "source"), cells, rows)
+        for why in dict.fromkeys(why for row in rows for why in row["withheld"].values()):
+            output.line(f"* withheld: {why}")
         output.next("p2engine chat with AGENT")
 
     run_with_engine(ctx, body)
@@ -79,6 +71,16 @@ def _model(row: dict[str, Any]) -> str:
     if not row["model"]:
         return "–"
     return f"{row['model']} (offline stand-in)" if row["offline"] else str(row["model"])
+
+
+def _decider(row: dict[str, Any]) -> str:
+    """Who decides for an agent: its model, else what it is."""
+    return _model(row) if row["model"] else row["type"] or "–"
+
+
+def _tools(row: dict[str, Any]) -> str:
+    """Its tools by name, those that its model does not get with a star."""
+    return ", ".join([*row["tools"], *(f"{tool}*" for tool in row["withheld"])]) or "none"
 
 
 def _withheld(row: dict[str, Any]) -> list[str]:

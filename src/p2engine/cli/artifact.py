@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2engine.cli.arguments import ConversationName, Ref
+from p2engine.cli.arguments import ConversationName, Ref, conversation_of
 from p2engine.cli.options import group
 from p2engine.cli.output import Output, one_line
 from p2engine.cli.session import run_with_engine
@@ -61,7 +61,7 @@ def show(
         from p2engine.cli.conversation_view import event_row
         from p2engine.cli.reading import newest_events
 
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         query = _query(engine, conversation, kind, since)
         events = await newest_events(engine, query, await _wanted(conversation, branch), limit)
         if full:
@@ -97,13 +97,11 @@ def _query(engine: "Engine", conversation: "Conversation", kind: str | None, sin
 
 def _kinds(kind: str) -> tuple[str, ...]:
     """The kinds that a word means. Raises UsageError for one that means none."""
-    from p2engine.cli.provenance import FACTS
     from p2engine.documents import did_you_mean
     from p2engine.domain.states import STATES, name_of, tag_of
 
-    families = [*(family.removesuffix(".") for family in FACTS), "model", "state"]
-    states = {tag_of(state): f"state.{tag_of(state)}" for state in STATES}
-    states |= {name_of(state): f"state.{tag_of(state)}" for state in STATES}
+    families = _families()
+    states = {name: f"state.{tag_of(state)}" for state in STATES for name in (tag_of(state), name_of(state))}
     word = kind.removesuffix(".")
     if word in states:
         return (states[word],)
@@ -115,6 +113,20 @@ def _kinds(kind: str) -> tuple[str, ...]:
     raise UsageError(
         f"no kind {kind[:60]!r}{near}", hint=f"a state, such as tool_call, or one of {', '.join(families)}"
     )
+
+
+def _families() -> list[str]:
+    """The kinds that hold other kinds."""
+    from p2engine.cli.provenance import FACTS
+
+    return [*(family.removesuffix(".") for family in FACTS), "model", "state"]
+
+
+def kinds() -> list[str]:
+    """The words that `--kind` takes."""
+    from p2engine.domain.states import STATES, tag_of
+
+    return [*_families(), *map(tag_of, STATES)]
 
 
 async def _wanted(conversation: "Conversation", branch: str | None) -> "Callable[[Event], bool]":

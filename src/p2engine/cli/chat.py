@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from p2engine.cli.arguments import conversation_of
 from p2engine.cli.options import group
 from p2engine.cli.output import Output
 from p2engine.cli.session import run_with_engine, session_of
 from p2engine.errors import UsageError
 
 if TYPE_CHECKING:
+    from p2engine.cli.lines import Lines
     from p2engine.runtime.conversation import Conversation
     from p2engine.wiring import Engine
 
+LEAVE = "exit"
 Messages = Annotated[
     list[str] | None, typer.Option("--message", "-m", help="Say TEXT and leave; may be given again.", metavar="TEXT")
 ]
@@ -43,6 +46,8 @@ def chat_with(
         from p2engine.cli.talk import Chat
 
         known = await _existing(engine, name)
+        if known is None and not message:
+            await _something_said(session.lines_in())
         conversation = known or await engine.conversation(name, agent=agent)
         if known is not None and known.record.agent != agent:
             raise _not_theirs(known, agent)
@@ -67,7 +72,7 @@ def chat_resume(
     async def body(engine: "Engine", output: Output) -> int:
         from p2engine.cli.talk import Chat
 
-        chat = Chat(engine, output, session, await engine.conversation(name))
+        chat = Chat(engine, output, session, await conversation_of(engine, name))
         return await chat.run(message or (), resumes=True)
 
     run_with_engine(ctx, body, work=True)
@@ -77,6 +82,17 @@ def _check(messages: Sequence[str] | None) -> None:
     """Before anything is opened for them."""
     if not all(message.strip() for message in messages or ()):
         raise UsageError("a message needs some text")
+
+
+async def _something_said(lines: "Lines") -> None:
+    """Before a conversation is made for lines on a pipe: there is one. Raises UsageError."""
+    if lines.is_terminal:
+        return
+    first = await lines.peek()
+    if first is None or first.strip() == LEAVE:
+        await lines.next()  # this `exit` was the chat's
+        hint = "say it with -m TEXT, or on standard input"
+        raise UsageError("nothing was said, so no conversation was made", hint=hint)
 
 
 async def _existing(engine: "Engine", name: str | None) -> "Conversation | None":

@@ -4,7 +4,9 @@ Knows events and the screen. Text comes from two sides, the stream of a model ca
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from p2engine.cli.output import BOLD, Output, one_line, safe
@@ -82,6 +84,30 @@ class View:
         if reply.finished not in FINE:
             detail = f": {one_line(reply.detail, 500)}" if reply.detail else ""
             self._output.note(f"the turn ended by {reply.finished}{detail}")
+
+    def interrupted(self) -> None:
+        """The turn is left: what is said next stands below what was shown and the ^C."""
+        if self.streams:
+            self._shown = ""
+            self._write("\n")
+
+    @contextmanager
+    def retries_shown(self) -> Iterator[None]:
+        """While inside, show that a model call of this process waits for its next attempt."""
+        from p2engine.models.calling import RETRIES
+
+        log, handler = logging.getLogger(RETRIES), _Told(self._line)
+        before = log.level, log.propagate
+        if not log.isEnabledFor(logging.WARNING):  # the settings keep it out of the log file, not from the screen
+            log.setLevel(logging.WARNING)
+            log.propagate = False
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(before[0])
+            log.propagate = before[1]
 
     # Events
 
@@ -166,6 +192,17 @@ class View:
     def _write(self, text: str) -> None:
         self._output.out.write(text)
         self._output.out.flush()
+
+
+class _Told(logging.Handler):
+    """Hands on what is logged, in words."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
 
 
 def _json_line(reply: Reply) -> dict[str, Any]:

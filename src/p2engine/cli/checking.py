@@ -4,19 +4,21 @@ What the engine refuses one thing at a time when it opens is gathered here.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from p2engine.agents.entries import AgentsFile, ModelEntry, RuleAgentEntry
-from p2engine.agents.listing import RULE
+from p2engine.agents.entries import AgentsFile
+from p2engine.agents.listing import Listed, Listing, entry_model, read_agent, wrong_names
 from p2engine.agents.personas import SHIPPED, Personas
 from p2engine.agents.roster import FileRoster
 from p2engine.cli.options import Options
 from p2engine.configuration import Configuration
 from p2engine.documents import Document, faults, read_json, read_yaml, shown, subject
+from p2engine.domain.ids import AgentId
 from p2engine.errors import ConfigError, NotAvailable, P2EngineError, SetupError
 from p2engine.plugins import installed_agents
 from p2engine.positions import Place
@@ -106,11 +108,14 @@ def _check_agents(report: Report, settings: Settings, registry: Registry) -> Non
     agents = installed_agents()
     for problem in agents.problems:
         report.add(problem)
-    for fault in _persona_faults(settings.project):
+    personas = Personas(
+        [*([settings.project / "templates" / "personas"] if settings.project else []), SHIPPED / "personas"]
+    )
+    for fault in _persona_faults(personas):
         report.add(fault)
     kinds = {"llm", *agents.factories}
     if settings.project is not None:
-        for fault in _agent_faults(settings.project / AGENTS_FILE, kinds):
+        for fault in _agent_faults(settings.project / AGENTS_FILE, kinds, settings, registry, personas):
             report.add(fault)
     try:
         blobs = FileBlobs(settings.layout.blobs)
@@ -129,8 +134,10 @@ def _check_agents(report: Report, settings: Settings, registry: Registry) -> Non
             report.looked_at += [source] if source not in report.looked_at else []
 
 
-def _agent_faults(path: Path, kinds: set[str]) -> Iterator[SetupError]:
-    """Everything that is wrong with the form of the agents in a file; what names mean is for the roster."""
+def _agent_faults(
+    path: Path, kinds: set[str], settings: Settings, registry: Registry, personas: Personas
+) -> Iterator[SetupError]:
+    """Everything that is wrong with the agents in a file: their form, and names that mean nothing."""
     if not path.exists():
         return
     try:
@@ -139,16 +146,37 @@ def _agent_faults(path: Path, kinds: set[str]) -> Iterator[SetupError]:
         yield unreadable
         return
     yield from _faults(document, AgentsFile)
-    listed = document.value.get("agents") if isinstance(document.value, dict) else None
-    for index, entry in enumerate(listed if isinstance(listed, list) else ()):
-        kind = entry.get("type", "llm") if isinstance(entry, dict) else "llm"
-        if kind in kinds or kind == RULE or not isinstance(kind, str):
-            yield from _faults(document, RuleAgentEntry if kind == RULE else ModelEntry, ("agents", index))
+    written = document.value.get("agents") if isinstance(document.value, dict) else None
+    sound: dict[AgentId, Listed] = {}
+    others: set[str] = set()  # agents that are there, and wrong in their form: others may name them
+    for index, value in enumerate(written if isinstance(written, list) else ()):
+        place: Place = ("agents", index)
+        try:
+            listed = read_agent(document, index, kinds, sound)
+        except SetupError as error:
+            name = value.get("id") if isinstance(value, dict) else None
+            others |= {name} if isinstance(name, str) else set()
+            yield from _entry_faults(document, place, kinds)
+            yield error
+        else:
+            sound[AgentId(listed.entry.id)] = listed
+    yield from wrong_names(
+        Listing(document, sound),
+        tools=None if registry.partial else registry.known(),
+        models=settings.llm.models.supported_models,
+        check_persona=personas.get,
+        others=others,
+    )
 
 
-def _persona_faults(project: Path | None) -> Iterator[SetupError]:
+def _entry_faults(document: Document, place: Place, kinds: set[str]) -> Iterator[SetupError]:
+    """Everything that is wrong with the form of one agent."""
+    with suppress(SetupError):  # of an unknown type: who found that has said so
+        yield from _faults(document, entry_model(document, place, kinds), place)
+
+
+def _persona_faults(personas: Personas) -> Iterator[SetupError]:
     """Personas that no agent uses may be broken as well."""
-    personas = Personas([*([project / "templates" / "personas"] if project else []), SHIPPED / "personas"])
     for name in personas.names():
         try:
             personas.get(name)

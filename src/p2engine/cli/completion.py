@@ -16,9 +16,6 @@ from p2engine.errors import P2EngineError
 if TYPE_CHECKING:
     from p2engine.wiring import Engine
 
-CONVERSATIONS = frozenset({"conversation", "name"})
-BRANCHES = frozenset({"branch"})
-
 
 async def words(before: str, engine: "Engine") -> Sequence[str]:
     """The words that could stand at the end of `before`, each beginning as it ends."""
@@ -36,7 +33,7 @@ async def words(before: str, engine: "Engine") -> Sequence[str]:
         found = [option for param in node.params for option in param.opts if option.startswith("--")]
     else:
         try:
-            found = [shlex.quote(name) for name in await _names(_wanted(node, given), given, engine)]
+            found = [shlex.quote(name) for name in await _names(_wanted(node, given), given, engine, begun)]
         except P2EngineError:  # no such conversation, a store that is busy: there is nothing to offer
             found = []
     return [word for word in dict.fromkeys(found) if word.startswith(begun)]
@@ -66,12 +63,28 @@ def _arguments(given: list[str], options: dict[str, Any]) -> list[str]:
     return found
 
 
-async def _names(wanted: str, given: list[str], engine: "Engine") -> Sequence[str]:
-    if wanted == "agent":
-        return list(engine.roster.agents())
-    if wanted in CONVERSATIONS:
-        return [record.name for record in await engine.conversations()]
-    if wanted in BRANCHES and given:
-        conversation = await engine.conversation(given[0])
-        return [branch.name for branch in await conversation.branches()]
-    return []
+async def _names(wanted: str, given: list[str], engine: "Engine", begun: str) -> Sequence[str]:
+    match wanted:
+        case "agent":
+            return list(engine.roster.agents())
+        case "persona":
+            return engine.roster.personas()
+        case "tools":
+            return _next_of_a_list(begun, engine.registry.known())
+        case "kind":
+            from p2engine.cli.artifact import kinds
+
+            return kinds()
+        case "conversation" | "name":
+            return [record.name for record in await engine.conversations()]
+        case "branch" if given:
+            conversation = await engine.conversation(given[0])
+            return [branch.name for branch in await conversation.branches()]
+        case _:
+            return []
+
+
+def _next_of_a_list(begun: str, known: Sequence[str]) -> list[str]:
+    """What could stand after the last comma, behind what stands before it."""
+    before = begun.rpartition(",")[0].split(",") if "," in begun else []
+    return [",".join([*before, name]) for name in known if name not in before]

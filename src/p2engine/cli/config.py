@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2engine.cli.arguments import ConversationName
+from p2engine.cli.arguments import ConversationName, conversation_of
 from p2engine.cli.options import group, options_of
 from p2engine.cli.output import Output, fault_of, iso, one_line
 from p2engine.cli.session import output_of, run_with_engine, settings_of
@@ -72,7 +72,7 @@ def _setting_rows(settings: "Settings") -> list[dict[str, Any]]:
         value: Any = settings
         for name in key.name.split("."):
             value = getattr(value, name)
-        plain = value if isinstance(value, bool | int | float | str | list | None) else str(value)
+        plain = value if isinstance(value, bool | int | float | str | list | dict | None) else str(value)
         rows.append({"key": key.name, "value": plain, "source": settings.sources.get(key.name, "default")})
     return rows
 
@@ -178,7 +178,7 @@ def _as_said(key: str, value: str) -> Any:
 
 def _override(ctx: typer.Context, name: str, changes: dict[str, Any], lock: bool) -> None:
     async def body(engine: "Engine", output: Output) -> None:
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         setup = await conversation.override(changes, lock=lock)
         branch = await conversation.branch()
         locks = sorted((await conversation.stack()).locks)
@@ -210,7 +210,7 @@ def show_overrides(ctx: typer.Context, name: ConversationName) -> None:
     """List what was overridden on a conversation's current branch."""
 
     async def body(engine: "Engine", output: Output) -> None:
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         stack = await conversation.stack()
         since = await _changed_at(conversation)
         rows = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from p2engine.cli import conversation_travel, conversation_watch
-from p2engine.cli.arguments import ConversationName
+from p2engine.cli.arguments import ConversationName, conversation_of
 from p2engine.cli.options import group
 from p2engine.cli.output import Output, iso, one_line
 from p2engine.cli.session import run_with_engine
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from p2engine.domain.ids import StackRef
     from p2engine.domain.records import Branch
     from p2engine.domain.records import Conversation as Record
+    from p2engine.runtime.conversation import Conversation
     from p2engine.wiring import Engine
 
-DUE_MAX = 10_000  # effects that wait for a living process, looked at to say what is stopped
 BODY_WIDTH = 160  # of an entry's text in `stack`
 
 
@@ -44,8 +44,7 @@ def list_all(ctx: typer.Context) -> None:
     async def body(engine: "Engine", output: Output) -> None:
         from p2engine.cli.conversation_view import dollars, when_words
 
-        unheld = await _unheld(engine)
-        rows = [await _row(engine, record, unheld) for record in await engine.conversations()]
+        rows = [await _row(engine, record) for record in await engine.conversations()]
         rows.sort(key=lambda row: row["updated_at"] or "", reverse=True)
         if not rows and not output.is_json:
             output.note("no conversations yet")
@@ -61,16 +60,19 @@ def list_all(ctx: typer.Context) -> None:
     run_with_engine(ctx, body)
 
 
-async def _unheld(engine: "Engine") -> frozenset["StackRef"]:
-    """The branches that owe something which no living process does."""
-    from p2engine.domain.ids import ref_of
-    from p2engine.domain.records import Wake
+async def _is_in_hand(engine: "Engine", conversation: "Conversation") -> bool:
+    """Whether somebody is at what the conversation owes: a living process, or workers, who will be."""
+    if engine.elsewhere is not None:
+        return True
+    refs = [branch.ref for branch in await conversation.branches(delegates=True)]
+    current = conversation.record.current
+    for ref in (current, *(ref for ref in refs if ref != current)):
+        if await engine.world.store.holders(ref):
+            return True
+    return False
 
-    jobs = await engine.world.store.due(limit=DUE_MAX)
-    return frozenset(job.ref if isinstance(job, Wake) else ref_of(job.effect) for job in jobs)
 
-
-async def _row(engine: "Engine", record: "Record", unheld: frozenset["StackRef"]) -> dict[str, Any]:
+async def _row(engine: "Engine", record: "Record") -> dict[str, Any]:
     """A conversation as `list` shows it. Tokens and cost are those of all its branches and delegates."""
     from p2engine.cli.conversation_view import spent_in, status_of
     from p2engine.cli.reading import all_events
@@ -88,8 +90,7 @@ async def _row(engine: "Engine", record: "Record", unheld: frozenset["StackRef"]
         spent = spent_in([event async for event in all_events(engine, replies)])
     except StoreError:  # one damaged conversation does not hide the others
         return row
-    owing = unheld if stack.open else frozenset()
-    held = not (owing and owing & {each.ref for each in await conversation.branches(delegates=True)})
+    held = not stack.open or await _is_in_hand(engine, conversation)
     return row | {
         "status": status_of(stack, is_held=held),
         "turns": stack.turn,
@@ -103,10 +104,10 @@ def show(ctx: typer.Context, name: ConversationName) -> None:
     """Show a conversation: its agent, branch, status, turns, tokens and cost."""
 
     async def body(engine: "Engine", output: Output) -> None:
-        from p2engine.cli.conversation_view import arguments_text, dollars
+        from p2engine.cli.conversation_view import changes_text, dollars
 
-        conversation = await engine.conversation(name)
-        row = await _row(engine, conversation.record, await _unheld(engine))
+        conversation = await conversation_of(engine, name)
+        row = await _row(engine, conversation.record)
         stack = await conversation.stack()
         row |= {
             "created_at": iso(conversation.record.created_at),
@@ -115,7 +116,7 @@ def show(ctx: typer.Context, name: ConversationName) -> None:
             "model": stack.setup.model or None,
             "overrides": stack.overrides,
         }
-        words = {"cost_usd": dollars(row["cost_usd"]), "overrides": arguments_text(stack.overrides) or "none"}
+        words = {"cost_usd": dollars(row["cost_usd"]), "overrides": changes_text(stack.overrides) or "none"}
         width = max(len(key) for key in row)
         lines = [f"{key:<{width}}  {_shown(words.get(key, value))}" for key, value in row.items()]
         output.document(row, "\n".join(lines))
@@ -141,7 +142,7 @@ def stack(
         from p2engine.cli.conversation_view import entry_row
         from p2engine.cli.reading import branches_of, stacks_of, stretch_of
 
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         known = await branches_of(conversation)
         if agent is None or (agent == conversation.record.agent and branch is None):
             stretches = [await stretch_of(engine, await conversation.branch(branch), last=n)]
@@ -183,14 +184,14 @@ def _show_stretch(output: Output, part: "Stretch", known: "dict[StackRef, Branch
 
 def _origin(branch: "Branch", known: "dict[StackRef, Branch]") -> str:
     """Whose stack a branch is, and where it comes from."""
-    from p2engine.cli.conversation_view import cause_words
+    from p2engine.cli.conversation_view import cause_words, point_words
 
     words = [f"{branch.agent} on {branch.name}"]
     if branch.delegate is not None:
         words.append(f"asked by {cause_words(branch.delegate, (), known)}")
     if branch.parent is not None:
         parent = known.get(branch.parent)
-        words.append(f"from {parent.name if parent else branch.parent}, entries 0…{branch.at - 1}")
+        words.append(f"from {parent.name if parent else branch.parent} {point_words(branch.at)}")
     return ", ".join(words)
 
 
@@ -204,10 +205,10 @@ def branches(
     """
 
     async def body(engine: "Engine", output: Output) -> None:
-        from p2engine.cli.conversation_view import when_words
+        from p2engine.cli.conversation_view import point_words, when_words
         from p2engine.cli.reading import branches_of
 
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         known = await branches_of(conversation)
         current = (await conversation.branch()).ref
         rows = []
@@ -216,14 +217,13 @@ def branches(
                 continue
             row = await _branch_row(engine, branch, known, branch.ref == current)
             rows.append(row | {"agent": branch.agent} if delegates else row)
-        columns = ("", "name", *(("agent",) if delegates else ()), "from", "at", "entries", "updated (UTC)")
+        columns = ("", "name", *(("agent",) if delegates else ()), "from", "entries", "updated (UTC)")
         cells = [
             [
                 "*" if row["current"] else "",
                 row["name"],
                 *((row["agent"],) if delegates else ()),
-                row["parent"],
-                row["at"] if row["parent"] else None,
+                f"{row['parent']} {point_words(row['at'])}" if row["parent"] else None,
                 row["entries"],
                 when_words(row["updated_at"]),
             ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from p2engine.cli.arguments import ConversationName
+from p2engine.cli.arguments import ConversationName, conversation_of
 from p2engine.cli.output import Output, one_line
 from p2engine.cli.session import run_with_engine
 
@@ -59,7 +59,7 @@ def rewind(
     del branch
 
     async def body(engine: "Engine", output: Output) -> None:
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         source = await conversation.branch()
         forked = await conversation.rewind(index, name=named, keep_running=keep_running)
         _tell_fork(output, conversation, source, forked, is_current=True)
@@ -76,7 +76,7 @@ def fork(
     """Make a new branch of entries 0…INDEX; the current branch stays the current one."""
 
     async def body(engine: "Engine", output: Output) -> None:
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         source = await conversation.branch()
         _tell_fork(output, conversation, source, await conversation.fork(index, new), is_current=False)
 
@@ -86,12 +86,14 @@ def fork(
 def _tell_fork(
     output: Output, conversation: "Conversation", source: "Branch", forked: "Forked", *, is_current: bool
 ) -> None:
+    from p2engine.cli.conversation_view import point_words
+
     new = forked.branch.name
-    kept = f"entries 0…{forked.at - 1} of {source.name} stay" if forked.at else f"no entry of {source.name} stays"
-    lines = [f"{conversation.name} is now on branch {new}: {kept}" if is_current else f"made branch {new}: {kept}"]
+    begins = f"{point_words(forked.at)} of {source.name}"
+    lines = [f"{conversation.name} is now on branch {new}, {begins}" if is_current else f"made branch {new}, {begins}"]
     if forked.at != forked.asked:
-        before = f"back to entry {forked.at - 1}" if forked.at else "to the beginning"
-        lines.append(f"entry {forked.asked - 1} lies inside a wait that is still open there: moved {before}")
+        where = f"entry {forked.asked - 1} lies inside a wait that is still open there"
+        lines.append(f"{where}: moved back, it begins {point_words(forked.at)}")
     if is_current:
         lines.append(f"{source.name} is kept with all its entries")
     if forked.left_behind:
@@ -127,7 +129,7 @@ def checkout(
     """Go to another branch."""
 
     async def body(engine: "Engine", output: Output) -> None:
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         before = await conversation.branch()
         target = await conversation.checkout(branch, keep_running=keep_running)
         is_there = target.ref == before.ref
@@ -144,7 +146,7 @@ def cancel(ctx: typer.Context, name: ConversationName) -> None:
     """End the turn that is running, its delegations included."""
 
     async def body(engine: "Engine", output: Output) -> None:
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         current = await conversation.branch()
         done = await conversation.cancel()
         words = f"cancelled the turn on {current.name}" if done else f"nothing is running on {current.name}"

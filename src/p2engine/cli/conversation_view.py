@@ -156,6 +156,14 @@ def arguments_text(arguments: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
 
 
+def changes_text(changes: Mapping[str, Any]) -> str:
+    """The same of an override, its lists as they are typed: `tools=get_weather,delegate`, `tools=none`."""
+    return ", ".join(
+        f"{name}={','.join(map(str, value)) or 'none'}" if isinstance(value, list) else arguments_text({name: value})
+        for name, value in changes.items()
+    )
+
+
 def _status_words(status: str, duplicate: int) -> str:
     return f"{status}, repeat {duplicate}" if duplicate else status
 
@@ -169,10 +177,26 @@ def _waiting_words(state: Waiting) -> str:
     return "for " + ", ".join(words)
 
 
+def awaited_words(stack: Stack) -> str:
+    """What an agent waits for, by name: `its model`, `get_weather, agent_helper`."""
+    names = {"think": "its model", "human": "a person", "approval": "approval"}
+    calls = {call_id: call for call_id, (call, _) in stack.calls.items()}
+    words = []
+    for pending in stack.open.values():
+        match calls.get(pending.call_id):
+            case ToolCall(tool=tool):
+                words.append(tool)
+            case AgentCall(agent=agent):
+                words.append(agent)
+            case _:
+                words.append(names.get(pending.what, pending.what))
+    return ", ".join(words)
+
+
 def _override_words(state: Override) -> str:
     if state.changes:
         locked = f" (locked: {', '.join(state.locks)})" if state.locks else ""
-        return arguments_text(state.changes) + locked
+        return changes_text(state.changes) + locked
     setup = state.setup
     if setup is None:
         return f"nothing changed by {state.source or 'the engine'}"
@@ -285,6 +309,11 @@ def cause_words(cause: str, own: Collection[StackRef], branches: Mapping[StackRe
     other = branches.get(place.ref)
     who = "" if place.ref in own else f"{other.agent} " if other else f"{place.ref} "
     return f"{who}#{place.index}"
+
+
+def point_words(at: int) -> str:
+    """Where a branch begins whose parent has so many entries in common with it, by the INDEX of the last of them."""
+    return f"after entry {at - 1}" if at else "before entry 0"
 
 
 # Paths through the tree

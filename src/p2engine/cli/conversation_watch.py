@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2engine.cli.arguments import ConversationName
+from p2engine.cli.arguments import ConversationName, conversation_of
 from p2engine.cli.output import Output
 from p2engine.cli.session import run_with_engine
 from p2engine.errors import UsageError
@@ -33,7 +33,7 @@ def rate(
     """Judge an answer. The rating is a verdict by evaluator `human`."""
 
     async def body(engine: "Engine", output: Output) -> None:
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         label = rating if rating in RATINGS else ""
         verdict = await conversation.rate(_score(rating), turn=turn, note=note, label=label)
         document = {
@@ -44,7 +44,8 @@ def rate(
             "label": verdict.label or None,
             "comment": verdict.comment or None,
         }
-        output.document(document, f"rated {conversation.name} {verdict.subject}: {verdict.score:g}")
+        rated = turn or (await conversation.stack()).turn
+        output.document(document, f"rated turn {rated} of {conversation.name}: {label or f'{verdict.score:g}'}")
 
     run_with_engine(ctx, body)
 
@@ -74,7 +75,7 @@ def watch(
         from p2engine.cli.conversation_view import event_line
         from p2engine.domain.records import Cursor, Query
 
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         newest = await engine.query(Query(limit=1, newest=True))
         cursor = newest[-1].cursor if newest else Cursor()
         if from_start or after is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2engine.cli.arguments import ConversationName
+from p2engine.cli.arguments import ConversationName, conversation_of
 from p2engine.cli.output import Output
 from p2engine.cli.session import run_with_engine
 from p2engine.errors import NotAvailable, UsageError
@@ -47,7 +47,7 @@ def export(
         raise UsageError(f"no format {format[:40]!r}; there is {' and '.join(FORMATS)}")
 
     async def body(engine: "Engine", output: Output) -> None:
-        conversation = await engine.conversation(name)
+        conversation = await conversation_of(engine, name)
         if format == "html":
             from p2engine.cli.export_html import page
 

@@ -51,7 +51,10 @@ async def examine(options: Options) -> AsyncIterator[Finding]:
     yield _project(settings)
     yield _writable("home", settings.home)
     yield _format(settings)
-    for finding in await _store(settings.layout.store):
+    if settings.store == "sqlite":
+        for finding in await _store(settings.layout.store):
+            yield finding
+    for finding in await _servers(settings):
         yield finding
     yield _disk(settings.home)
     for finding in await _models(report, settings):
@@ -133,12 +136,30 @@ async def _look_over(store: SqliteStore) -> Sequence[Finding]:
         more = f"; and {len(problems) - 1} more" if len(problems) > 1 else ""
         return [Finding("store", "fail", f"{store.path}: {problems[0]}{more}", "restore a copy of it")]
     stats = await store.stats()
-    counts = f"{stats.conversations} conversations, {stats.rows} rows, {stats.bytes / 1e6:.1f} MB, sound"
+    counts = f"{_counted(stats.conversations, 'conversation')}, {_counted(stats.rows, 'row')}, "
+    counts += f"{stats.bytes / 1e6:.1f} MB, sound"
     found = [Finding("store", "ok", f"{store.path}: {counts}")]
     waiting = len(await store.due(limit=DUE_MAX))
     if waiting:
-        mend = "p2engine conversation list shows what is stopped; p2engine chat resume NAME goes on"
-        found.append(Finding("owed", "warn", f"{waiting} effects wait for a process that does them", mend))
+        mend = "p2engine chat resume NAME goes on with one; conversation list shows which are stopped"
+        found.append(Finding("owed", "warn", f"{_counted(waiting, 'effect')} owed, and no process is at it", mend))
+    return found
+
+
+def _counted(number: int, what: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+async def _servers(settings: Settings) -> Sequence[Finding]:
+    """The servers that these settings name; without any, nothing of them is loaded."""
+    if "redis" not in (settings.store, settings.blobs) and settings.dispatch != "celery":
+        return []
+    from p2engine.cli.health_servers import blobs_finding, redis_findings
+
+    found = [*await redis_findings(settings)]
+    if settings.store == "redis":
+        found.append(blobs_finding(settings))
     return found
 
 

@@ -21,7 +21,7 @@ def init(
     template: Annotated[str, typer.Option("--template", help="Which starter: chat.", metavar="NAME")] = "chat",
 ) -> None:
     """Write a starter project: agents, configuration, personas, an example tool. Files that exist are left alone."""
-    from p2engine.cli.starter import LATER, TEMPLATES, write
+    from p2engine.cli.starter import EXAMPLE_MESSAGE, LATER, TEMPLATES, write
 
     if template in LATER:
         raise NotAvailable(f"init --template {template}", hint=f"there is {', '.join(TEMPLATES)}")
@@ -38,5 +38,5 @@ def init(
     output.document(
         {"project": str(project.absolute()), "template": template, "written": written, "kept": left}, "\n".join(lines)
     )
-    there = "" if folder == "." else f"cd {shlex.quote(folder)} && "
-    output.next(f"{there}p2engine chat with agent_alpha")
+    there = "" if folder == "." else f" --project {shlex.quote(folder)}"
+    output.next(f"p2engine{there} chat with agent_alpha -m {shlex.quote(EXAMPLE_MESSAGE)}")

@@ -46,6 +46,14 @@ class Lines:
         line, newline, self._rest = self._rest.partition("\n")
         return line.removesuffix("\r") if line or newline else None
 
+    async def peek(self) -> str | None:
+        """The next line that is not blank, which stays the next one; None when there is none."""
+        while (line := await self.next()) is not None:
+            if line.strip():
+                self._rest = f"{line}\n{self._rest}"
+                return line
+        return None
+
     async def _more(self) -> None:
         try:
             descriptor = self._stream.fileno()

@@ -9,7 +9,7 @@ import logging
 import logging.handlers
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -34,15 +34,18 @@ _SECRETS = re.compile(r"\b(?:sk|pk|xoxb|ghp|gsk)[-_][\w-]{8,}|\b(Bearer|Basic)\s
 
 
 @contextmanager
-def logged(settings: "Settings", *, debug: bool = False) -> Iterator[None]:
+def logged(settings: "Settings", *, debug: bool = False, libraries: Sequence[str] = ()) -> Iterator[None]:
     """While inside, log to the file of these settings, and to standard error where `logging.console` is on.
 
-    A log that cannot be written is one warning on standard error; it stops nobody.
+    libraries: loggers of others whose warnings are wanted as well. A log that cannot be written is one warning on standard error; it stops nobody.
     """
     root, models = logging.getLogger(ROOT), logging.getLogger(MODELS)
-    before = root.level, root.propagate, models.level
+    roots = [root, *(logging.getLogger(name) for name in libraries)]
+    before = [(logger, logger.level, logger.propagate) for logger in (*roots, models)]
+    for logger in roots:
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
     root.setLevel(logging.DEBUG if debug else settings.logging.level)
-    root.propagate = False
     models.setLevel(settings.logging.model_level)
     clean = redaction(key.get_secret_value() for key in settings.provider_keys.values())
     handlers: list[logging.Handler] = [RotatingFile(settings.log_path)]
@@ -50,17 +53,19 @@ def logged(settings: "Settings", *, debug: bool = False) -> Iterator[None]:
     if settings.logging.console:
         handlers.append(logging.StreamHandler())
         handlers[1].setFormatter(ForPeople(clean))
-    for handler in handlers:
-        root.addHandler(handler)
+    for logger in roots:
+        for handler in handlers:
+            logger.addHandler(handler)
     try:
         yield
     finally:
         for handler in handlers:
-            root.removeHandler(handler)
+            for logger in roots:
+                logger.removeHandler(handler)
             handler.close()
-        root.setLevel(before[0])
-        root.propagate = before[1]
-        models.setLevel(before[2])
+        for logger, level, propagates in before:
+            logger.setLevel(level)
+            logger.propagate = propagates
 
 
 def redaction(secrets: Iterable[str]) -> Callable[[str], str]:

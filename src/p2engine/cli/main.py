@@ -14,35 +14,31 @@ from typing import Annotated, TextIO
 
 import typer
 
-from p2engine.cli import agent, artifact, chat, config, conversation, doctor, export, fsm, init, models, shell
+from p2engine.cli import agent, artifact, chat, config, conversation, doctor, export, fsm, init, models, shell, worker
 from p2engine.cli.options import AnyCommand, Options, group, share
 from p2engine.cli.output import Output
-from p2engine.cli.session import EXPECTED, INTERRUPTED, Session, status_of
+from p2engine.cli.program import PROGRAM as PROGRAM
+from p2engine.cli.program import program
+from p2engine.cli.session import EXPECTED, INTERRUPTED, Session, output_of, status_of
 from p2engine.cli.session import run as run_wish
 from p2engine.errors import P2EngineError, UsageError
 
-PROGRAM = "p2engine"
-COMMANDS = (chat, shell, agent, conversation, export, artifact, config, fsm, init, doctor, models)
+COMMANDS = (chat, shell, agent, conversation, export, artifact, config, fsm, worker, init, doctor, models)
 
 app = group("Build, run, evaluate and improve multi-agent LLM systems.")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+@app.callback(invoke_without_command=True)
+def _root(
+    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False
+) -> None:
+    if version:
         from p2engine import __version__
 
-        print(f"{PROGRAM} {__version__}")
+        output_of(ctx).document({"version": __version__}, f"{PROGRAM} {__version__}")
         raise typer.Exit
-
-
-@app.callback()
-def _root(
-    ctx: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
-    ] = False,
-) -> None:
-    pass
+    if ctx.invoked_subcommand is None:
+        raise UsageError("missing command", hint=f"{PROGRAM} --help lists what there is")
 
 
 for _module in COMMANDS:
@@ -96,7 +92,7 @@ def execute(arguments: Sequence[str]) -> int:
         if not isinstance(error, BrokenPipeError):
             if options.debug:
                 _show_traceback(error)
-            Output(options).error(error)
+            Output(options, program=program()).error(error)
         return status_of(error)
     return status
 
@@ -128,7 +124,7 @@ class _Unforeseen:
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if self._options.debug:
             sys.__excepthook__(kind, error, trace)
-        Output(self._options).error(error)
+        Output(self._options, program=program()).error(error)
 
 
 def _options_in(arguments: Sequence[str]) -> Options:

@@ -3,6 +3,7 @@
 Knows typer's objects and nothing of what a command does. Imports must stay light: this runs before `--help`.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -33,10 +34,8 @@ LATER = frozenset(
         ),
         *(
             "serve",
-            "sweeper",
             "tour",
             "web",
-            "worker",
             "conversation.continue",
             "conversation.diff",
             "conversation.import",
@@ -52,6 +51,8 @@ LATER = frozenset(
     }
 )
 """Commands that are known by name and not built: typing one is refused by name."""
+
+_SENTENCE = re.compile(r"(?<=\.) (?=[A-Z`])")
 
 MORE = "Global options (--project, --home, --config, --json, --no-color, --quiet, --debug …) may stand here too."
 
@@ -135,6 +136,13 @@ def walk(command: AnyCommand, path: tuple[str, ...] = ()) -> Iterator[tuple[tupl
                 yield from walk(inner, (*path, name))
 
 
+def summaries(root: AnyCommand) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every command that does something, with the first sentence of its help."""
+    for path, command in walk(root):
+        if not isinstance(command, TyperGroup) and not command.hidden:
+            yield path, _SENTENCE.split(" ".join((command.help or "").split()), 1)[0]
+
+
 def group(help_text: str, **settings: Any) -> typer.Typer:
     """A group of commands: `chat`, `conversation`, …. Unknown names in it are answered with the nearest known one."""
     return typer.Typer(
@@ -151,7 +159,7 @@ class Group(TyperGroup):
     """A group that says what was probably meant, and which commands a later version has."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args and not self.invoke_without_command and not ctx.resilient_parsing:
+        if not args and not ctx.resilient_parsing:
             typer.echo(ctx.get_help(), err=True)
             raise typer.Exit(2)
         return super().parse_args(ctx, args)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 from p2engine.cli.options import Options
+from p2engine.cli.program import PROGRAM, runnable
 from p2engine.errors import ConfigError, P2EngineError
 
 DIM = "\x1b[2m"
@@ -24,6 +25,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 _TURNS = {code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))}
 _HALVES = {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}  # lone surrogates: no stream can encode them
 _SHOWN = {**_CONTROLS, **_TURNS, **_HALVES}
+_IN_JSON = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *_TURNS)}  # JSON itself escapes those below
 
 
 def safe(text: object) -> str:
@@ -37,6 +39,14 @@ def one_line(text: object, width: int = 200) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
+def as_json(obj: Any, *, indent: bool = False) -> str:
+    """A document as JSON on one line, or indented. What would steer a terminal is escaped."""
+    import msgspec
+
+    body = msgspec.json.encode(obj, enc_hook=str)
+    return (msgspec.json.format(body, indent=2) if indent else body).decode().translate(_IN_JSON)
+
+
 def iso(at: float | None) -> str | None:
     """A recorded time (Unix seconds) as ISO 8601 in UTC with milliseconds."""
     if at is None:
@@ -48,10 +58,14 @@ class Output:
     """Where a command's words go: results to standard output, everything else to standard error.
 
     One of the two texts of a result is printed: the one for people, or with `--json` the one for programs.
+    program: what the commands in hints begin with.
     """
 
-    def __init__(self, options: Options, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(
+        self, options: Options, out: TextIO | None = None, err: TextIO | None = None, *, program: str = PROGRAM
+    ) -> None:
         self.options = options
+        self.program = program
         self._out = out
         self._err = err
         self.is_json = options.json
@@ -81,10 +95,7 @@ class Output:
     def document(self, obj: Any, text: str | None = None) -> None:
         """The one result of a command: `obj` as a JSON document, or `text` (else the fields of `obj`) for people."""
         if self.is_json:
-            import msgspec
-
-            body = msgspec.json.format(msgspec.json.encode(obj, enc_hook=str), indent=2)
-            self._print(body.decode())
+            self._print(as_json(obj, indent=True))
         else:
             self._print(safe(text) if text is not None else _fields(obj))
 
@@ -93,9 +104,7 @@ class Output:
         if not self.is_json:
             self._print(safe(text))
         elif obj is not None:
-            import msgspec
-
-            self._print(msgspec.json.encode(obj, enc_hook=str).decode())
+            self._print(as_json(obj))
         self.out.flush()
 
     def table(
@@ -126,7 +135,7 @@ class Output:
     def next(self, command: str) -> None:
         """The next useful command, as a dim last line on a terminal."""
         if self.is_terminal and self.err.isatty() and not self.is_quiet:
-            self.aside(f"next: {safe(command)}")
+            self.aside(f"next: {safe(runnable(command, self.program))}")
 
     def aside(self, text: str) -> None:
         """A line on standard error that is safe already, dim on a terminal."""
@@ -144,7 +153,7 @@ class Output:
         label = self.style("error:", RED, self.err)
         lines = [f"{label} {safe(where + fault['message'])}"]
         if fault["hint"]:
-            lines.append(self.style(f"  {safe(fault['hint'])}", DIM, self.err))
+            lines.append(self.style(f"  {safe(runnable(fault['hint'], self.program))}", DIM, self.err))
         print("\n".join(lines), file=self.err, flush=True)
 
     def style(self, text: str, style: str, stream: TextIO) -> str:

@@ -16,6 +16,7 @@ import typer
 
 from p2engine.cli.options import Options, options_of
 from p2engine.cli.output import Output
+from p2engine.cli.program import PROGRAM, program
 from p2engine.errors import P2EngineError
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def session_of(ctx: typer.Context) -> Session:
 
 def output_of(ctx: typer.Context) -> Output:
     """Where this command's words go."""
-    return Output(options_of(ctx))
+    # Within the shell a line begins with the command itself, or with `p2engine`.
+    return Output(options_of(ctx), program=program() if session_of(ctx).engine is None else PROGRAM)
 
 
 def settings_of(ctx: typer.Context) -> "Settings":
@@ -198,6 +200,14 @@ async def obey(words: Sequence[str], session: Session, engine: "Engine", options
     inner = replace(session, engine=engine, options=options)
     status = session.read(words, inner)
     return await grant(inner.wish, inner) if inner.wish is not None else status
+
+
+def reloaded(engine: "Engine") -> Iterator[str]:
+    """Take in what changed on disk, and say what did, in lines."""
+    for line in engine.refresh():
+        # A file that was taken over is a bare name; a problem says where it lies and what it is.
+        kept = "; the last good version, if any, stays in use" if ": " in line else ""
+        yield f"changed on disk: {line}{kept}"
 
 
 def let_go(engine: "Engine") -> None:

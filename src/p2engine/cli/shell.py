@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from p2engine.cli.options import summaries
 from p2engine.cli.output import Output
+from p2engine.cli.program import PROGRAM, program
 from p2engine.cli.session import (
     INTERRUPTED,
     Interrupted,
     Session,
     obey,
+    reloaded,
     run_with_engine,
     session_of,
     status_of,
@@ -54,6 +57,7 @@ class Shell:
         self._engine = engine
         self._output = output
         self._session = session
+        output.program = PROGRAM
         self._lines = session.lines_in()
         self._is_interactive = self._lines.is_terminal and output.is_terminal
         self._prompt: Prompt | None = None
@@ -89,7 +93,20 @@ class Shell:
             from p2engine.cli.prompts import Prompt
 
             self._prompt = Prompt(self._words, self._engine.settings.layout.history)
-        return await self._prompt.ask(PROMPT)
+        while True:
+            try:
+                return await self._prompt.ask(PROMPT)
+            except Interrupted:  # Ctrl-C on an empty line: only Ctrl-D and `exit` leave
+                continue
+
+    def _help(self) -> None:
+        """Every command in a line."""
+        from p2engine.cli.main import command
+
+        rows = [{"command": " ".join(path), "does": said} for path, said in summaries(command())]
+        cells = [(row["command"], row["does"]) for row in rows]
+        self._output.table("", ("command", "does"), cells, rows)
+        self._output.note("help COMMAND explains one; !! runs the last line again; exit or Ctrl-D leaves")
 
     # A line
 
@@ -111,9 +128,10 @@ class Shell:
             return 0
         self._last = text
         if text in ("help", "?"):
-            self._output.note("here too: !! runs the last line again, exit leaves\n")
-        for line in self._engine.refresh():
-            self._output.note(f"changed on disk: {line}")
+            self._help()
+            return 0
+        for line in reloaded(self._engine):
+            self._output.note(line)
         return await self._run(words)
 
     async def _run(self, words: list[str]) -> int:
@@ -158,6 +176,6 @@ def _split(text: str) -> list[str]:
         raise UsageError("a quote is not closed", hint=hint) from None
     comment = next((place for place, word in enumerate(words) if word.startswith("#")), len(words))
     words = words[:comment]
-    if words and words[0].rstrip("▸>$ ") == "p2engine":  # pasted with its prompt
+    if words and words[0].rstrip("▸>$ ") in (PROGRAM, program()):  # pasted, perhaps with its prompt
         words = words[1:]
     return [*words[1:], "--help"] if words[:1] in (["help"], ["?"]) else words

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from p2engine.agents.personas import SHIPPED
-from p2engine.configuration import PLACES, PROVIDERS, VARIABLES, all_keys
+from p2engine.configuration import PLACES, PROVIDERS, SECRETS, VARIABLES, all_keys
 
 TEMPLATES = ("chat",)
 LATER = ("rollout", "payments")
@@ -18,8 +18,8 @@ __pycache__/
 """
 
 EXAMPLE_TOOL = '''\
-"""Tools of this project: every @function_tool in tools/*.py is loaded. To let an agent use one, add its name to the
-agent's tools in config/agents.yml; both take effect on the next turn.
+"""Tools of this project: every @function_tool in tools/*.py is loaded. An agent may use those that its entry in
+config/agents.yml lists under `tools`, as agent_alpha's does; an edit of either takes effect on the next turn.
 """
 
 from p2engine import function_tool
@@ -30,6 +30,10 @@ def count_words(text: str) -> dict[str, int]:
     """Count the words and characters of a text."""
     return {"words": len(text.split()), "characters": len(text)}
 '''
+EXAMPLE_MESSAGE = 'Use count_words with {"text": "one two three"}'
+"""What makes any model, and the offline stand-in too, call the example tool."""
+
+_DELEGATE = '"get_weather", "delegate"'  # the tools of agent_alpha that the example tool is listed after
 
 
 def files() -> Mapping[str, str]:
@@ -39,7 +43,7 @@ def files() -> Mapping[str, str]:
         for path in sorted((SHIPPED / "personas").glob("*.j2"))
     }
     return {
-        "config/agents.yml": _shipped("agents.yml"),
+        "config/agents.yml": _shipped("agents.yml").replace(_DELEGATE, f'{_DELEGATE}, "count_words"', 1),
         "config/config.json": _shipped("config.json"),
         ".env.example": env_example(),
         ".gitignore": GITIGNORE,
@@ -83,6 +87,8 @@ def env_example() -> str:
     for name in VARIABLES:
         key = keys[name]
         lines += ["", f"# {key.effect}", f"# Sets {key.name}: {key.words}.", f"# {name}={_written(key.default)}"]
+    for name, effect in SECRETS.items():
+        lines += ["", f"# {effect}", f"# {name}="]
     examples = {"P2ENGINE_HOME": ".p2engine", "CONFIG_FILE": "config/config.json"}
     for name, example in examples.items():
         lines += ["", f"# {PLACES[name]}", f"# {name}={example}"]

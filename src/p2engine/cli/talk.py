@@ -6,12 +6,15 @@ inside a chat they stand behind a slash.
 
 import asyncio
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from p2engine.cli.chat import LEAVE
 from p2engine.cli.chat_view import View
+from p2engine.cli.conversation_view import awaited_words
 from p2engine.cli.output import Output, one_line
-from p2engine.cli.session import EXPECTED, INTERRUPTED, Interrupted, Session, obey
+from p2engine.cli.session import EXPECTED, INTERRUPTED, Interrupted, Session, obey, reloaded
 from p2engine.documents import did_you_mean
 from p2engine.domain.states import Finished
 from p2engine.errors import UsageError
@@ -55,6 +58,7 @@ class Chat:
         self._is_interactive = self._lines.is_terminal and output.is_terminal
         self._view = View(engine, output, conversation.record.id, streams=output.is_terminal)
         self._prompt: Prompt | None = None
+        self._goes_on = ""  # how, of the turn that is shown now, if it is left
         self._status = 0
 
     async def asked_to_go_on(self) -> bool:
@@ -73,47 +77,84 @@ class Chat:
         self._output.note(f"conversation {name} · {self._resuming()}")
         await self._view.open()
         following = asyncio.ensure_future(self._view.follow())
+        last = f"conversation {name} · {self._resuming()}"
         try:
-            if resumes:
-                await self._go_on()
-            if messages:
-                for message in messages:
-                    await self._turn(message)
-            else:
-                await self._converse()
+            with self._view.retries_shown():
+                await self._talk(messages, resumes=resumes)
         except Interrupted:
             return INTERRUPTED
+        except asyncio.CancelledError:
+            last = await self._left() or last
+            raise
         finally:
             following.cancel()
-            self._output.note(f"conversation {name} · {self._resuming()}")
+            self._output.note(last)
             await asyncio.gather(following, return_exceptions=True)
         return self._status
+
+    async def _talk(self, messages: Sequence[str], *, resumes: bool) -> None:
+        await self._look()
+        if resumes:
+            await self._go_on()
+        elif words := await self._at_work():
+            self._output.note(f"{self._conversation.name} is in a turn: {words}")
+        if not messages:
+            await self._converse()
+        for message in messages:
+            await self._turn(message)
+
+    async def _left(self) -> str:
+        """Ctrl-C in a turn: what became of that, as its log says; empty where there was none."""
+        if not self._goes_on:
+            return ""
+        self._view.interrupted()
+        with suppress(*EXPECTED):
+            if (await self._conversation.stack(branch=self._branch)).is_resting:
+                return f"interrupted; the turn had ended: {self._resuming()}"
+        return f"interrupted; the turn goes on {self._goes_on}: {self._resuming()}"
 
     def _resuming(self) -> str:
         """The command that goes on with this conversation."""
         options = self._output.options
         places = {"--project": options.project, "--home": options.home, "--config": options.config}
         given = [word for option, place in places.items() if place for word in (option, place)]
-        return shlex.join(["p2engine", *given, "chat", "resume", self._conversation.name])
+        return f"{self._output.program} {shlex.join([*given, 'chat', 'resume', self._conversation.name])}"
 
     # Turns
 
     async def _turn(self, text: str) -> None:
-        for line in self._engine.refresh():
-            self._output.note(f"changed on disk: {line}")
+        for line in reloaded(self._engine):
+            self._output.note(line)
         await self._look()
         self._view.said(text)
         on_text = self._view.on_text if self._view.streams else None
-        await self._end(await self._conversation.say(text, branch=self._branch, on_text=on_text))
+        # A turn in the shell goes on behind the next prompt; alone, with whoever opens the project next.
+        with self._in_a_turn("meanwhile" if self._session.engine is not None else "with"):
+            reply = await self._conversation.say(text, branch=self._branch, on_text=on_text)
+        await self._end(reply)
+
+    @contextmanager
+    def _in_a_turn(self, goes_on: str) -> Iterator[None]:
+        """While inside, a turn runs. goes_on: how, if it is left; remembered when it is."""
+        self._goes_on = goes_on
+        try:
+            yield
+        except EXPECTED:
+            self._goes_on = ""
+            raise
+        self._goes_on = ""
 
     async def _go_on(self) -> None:
         """Finish the turn that was interrupted, or follow the process that is at it."""
-        await self._look()
-        is_held = await self._is_held_elsewhere()
-        if is_held:
-            self._output.note("another process is at it; following")
+        holders = await self._holders()
+        is_held = bool(holders)
+        if words := await self._at_work():
+            following = f"; {' and '.join(holders)} is at it; following" if holders else ""
+            self._output.note(f"resuming {self._conversation.name}: {words}{following}")
         on_text = self._view.on_text if self._view.streams else None
-        reply = await self._conversation.resume(branch=self._branch, on_text=on_text)
+        alone = "with" if self._session.engine is None else "meanwhile"
+        with self._in_a_turn("in the other process" if is_held else alone):
+            reply = await self._conversation.resume(branch=self._branch, on_text=on_text)
         if reply is None and is_held:  # it was done before we could follow
             reply = await self._last_reply()
         if reply is not None:
@@ -122,6 +163,13 @@ class Chat:
             last = (await self._conversation.stack(branch=self._branch)).reply
             said = f"; the last answer was: {one_line(last)}" if last else ""
             self._output.note(f"nothing is running in {self._conversation.name}{said}")
+
+    async def _at_work(self) -> str:
+        """`waiting for agent_alpha (get_weather)`; empty where no turn runs."""
+        stack = await self._conversation.stack(branch=self._branch)
+        if stack.is_resting:
+            return ""
+        return f"waiting for {stack.agent} ({awaited_words(stack)})" if stack.open else "cut off in a turn"
 
     async def _last_reply(self) -> Reply:
         """What the last turn came to, as its log says."""
@@ -141,13 +189,11 @@ class Chat:
             cost_usd=stack.spent.cost_usd,
         )
 
-    async def _is_held_elsewhere(self) -> bool:
-        """Whether a living process that is not this one holds what this stack owes."""
+    async def _holders(self) -> Sequence[str]:
+        """The living processes besides this one that hold what this stack owes, in words."""
         world = self._engine.world
         ref = (await self._conversation.branch(self._branch)).ref
-        owed = set(await world.store.owed(ref)) - set(world.born) - set(world.running)
-        due = {getattr(job, "effect", None) for job in await world.store.due(limit=1000)}
-        return bool(owed - due)
+        return await world.store.holders(ref, besides=world.owner)
 
     async def _look(self) -> None:
         branch = await self._conversation.branch(self._branch)
@@ -176,15 +222,17 @@ class Chat:
     async def _converse(self) -> None:
         while (line := await self._ask(YOU)) is not None:
             text = line.strip()
-            if text in ("exit", "/exit"):
+            # Commands are typed by people. What a pipe holds was written to be said, whatever it begins with.
+            is_command = self._lines.is_terminal and text.startswith("/")
+            if text == LEAVE or (is_command and text == f"/{LEAVE}"):
                 return
             if not text:
                 continue
             try:
-                if text.startswith("/"):
+                if is_command and not text.startswith("//"):
                     await self._inside(text)
                 else:
-                    await self._turn(text)
+                    await self._turn(text[1:] if is_command else text)
             except EXPECTED as error:
                 if not self._is_interactive:
                     raise
@@ -212,7 +260,8 @@ class Chat:
         rest, name = rest.strip(), self._conversation.name
         match word:
             case "/help":
-                self._output.note("\n".join(f"{command:<8} {what}" for command, what in INSIDE.items()))
+                words = {**INSIDE, "//TEXT": "say /TEXT to the agent"}
+                self._output.note("\n".join(f"{command:<8} {what}" for command, what in words.items()))
             case "/stack":
                 await self._obey("conversation", "stack", name, *self._on_branch())
             case "/rewind":
@@ -224,8 +273,11 @@ class Chat:
                 note = ("--note", rest) if rest else ()
                 await self._obey("conversation", "rate", name, word[1:], *note)
             case _:
-                hint = "/help lists what there is; a message cannot begin with a slash"
-                raise UsageError(f"no command {one_line(word, 40)!r} in a chat{did_you_mean(word, INSIDE)}", hint=hint)
+                hint = f"/help lists what there is; to say it to the agent: /{one_line(text, 60)}"
+                raise UsageError(
+                    f"no command {one_line(word, 40)!r} in a chat{did_you_mean(word, INSIDE)}",
+                    hint=hint,
+                )
 
     def _on_branch(self) -> tuple[str, ...]:
         return ("--branch", self._branch) if self._branch else ()

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import TypeVar
 
+from p2engine.domain.render import prompt_tokens
 from p2engine.domain.setup import Budget, Spent
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import AgentCall
@@ -57,8 +58,15 @@ def carve(left: Budget, calls: int, delegates: int) -> Budget:
     )
 
 
+def reply_tokens(stack: Stack) -> int | None:
+    """What the turn's tokens leave for the reply of the next model call, its prompt taken off; None: unbounded."""
+    limit = limit_of(stack).tokens
+    return None if limit is None else limit - stack.spent.tokens - prompt_tokens(stack)
+
+
 def spent_out(stack: Stack, at: float) -> str:
-    """Which bound of the turn's budget, or of the conversation's, is reached, in words; empty while none is."""
+    """Which bound of the turn's budget, or of the conversation's, keeps the next model call from being made, in words;
+    empty while none does."""
     cap = stack.setup.conversation_usd
     if cap is not None and stack.caller is None and stack.total.usd >= cap:
         return f"{cap:g} USD in this conversation; raise budget.conversation_usd to go on"
@@ -68,6 +76,8 @@ def spent_out(stack: Stack, at: float) -> str:
         return f"{limit.steps} steps in one turn"
     if left.tokens == 0:
         return f"{limit.tokens} tokens in one turn"
+    if left.tokens is not None and (prompt := prompt_tokens(stack)) >= left.tokens:
+        return f"{limit.tokens} tokens in one turn: the next prompt takes about {prompt}, and {left.tokens} are left"
     if left.usd is not None and limit.usd is not None and left.usd <= 0:
         return f"{limit.usd:g} USD in one turn"
     if left.seconds is not None and limit.seconds is not None and left.seconds <= 0:

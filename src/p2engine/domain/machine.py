@@ -9,10 +9,10 @@ from typing import assert_never
 
 import msgspec
 
-from p2engine.domain.budgets import carve, limit_of, remaining, spent_out, unpromised
+from p2engine.domain.budgets import carve, reply_tokens, spent_out, unpromised
 from p2engine.domain.decisions import Answer, AskUser, Decision, Delegate, Failure, Finish, Say, ToolOutcome, UseTool
 from p2engine.domain.effects import AnyEffect, Ask, CallAgent, CallTool, Cancel, Return, Think
-from p2engine.domain.ids import EffectId, child_ref, effect_id
+from p2engine.domain.ids import AgentId, EffectId, child_ref, effect_id
 from p2engine.domain.messages import Usage
 from p2engine.domain.powers import bounded, delegation_refused, earlier_calls, tool_refused
 from p2engine.domain.setup import Budget, Spent
@@ -38,7 +38,11 @@ from p2engine.domain.states import (
 from p2engine.errors import IllegalTransition
 from p2engine.limits import CALLS_PER_REPLY_MAX, FAN_OUT_MAX, ROUNDS_MAX
 
-MACHINE = 1  # raise when the same outcome on the same stack moves it differently
+MACHINE = 2  # raise when the same outcome on the same stack moves it differently
+
+_ENDS_OF_ITS_OWN = frozenset({"answered", "gave_up"})  # the others break a turn off, or report that it is broken
+
+_FOR_THE_MODEL = Waiting(on=(Pending(0, "think"),))
 
 Outcome = Decision | Failure | ToolOutcome | Answer | Return
 
@@ -182,14 +186,13 @@ class _Move:
         self.push(Finished(reason=reason, detail=detail))
         if caller is not None:
             answered = reason == "answered"
-            ended = f"[{stack.agent} ended: {reason}{': ' + detail if detail else ''}]"
             self.owe(
                 Return(
                     id=effect_id(stack.ref, seq, 0),
                     to=caller,
                     agent=stack.agent,
                     status="ok" if answered else "error",
-                    text=reply if answered else f"{reply}\n{ended}".strip(),
+                    text=reply if answered else _with_end(reply, stack.agent, reason, detail),
                     child=(stack.ref, stack.head),
                     spent=stack.spent,
                 )
@@ -200,12 +203,12 @@ class _Move:
         stack = self.stack
         if stack.rounds >= ROUNDS_MAX:
             return self.finish("budget", f"{ROUNDS_MAX} model calls in one turn")
+        stack.render_held()
         if reached := spent_out(stack, self.at):
             return self.finish("budget", reached)
         seq = stack.head
-        left = remaining(limit_of(stack), stack.spent, 0.0)
-        self.push(Waiting(on=(Pending(0, "think"),)))
-        self.owe(Think(id=effect_id(stack.ref, seq, 0), max_tokens=left.tokens))
+        self.push(_FOR_THE_MODEL)
+        self.owe(Think(id=effect_id(stack.ref, seq, 0), max_tokens=reply_tokens(stack)))
         return self.step()
 
     def _ask(self, request: UserInputRequest) -> Step:
@@ -275,13 +278,19 @@ class _Move:
 def _decided(move: _Move, decision: Decision) -> Finish | None:
     """An agent's answer becomes states; what may not be done is answered at once, so that the model sees why."""
     move.usage = decision.usage
-    text = "\n".join(say.text for say in decision.moves if isinstance(say, Say) and say.text)
-    calls = [call for call in decision.moves if isinstance(call, UseTool | Delegate)]
-    asks = [ask for ask in decision.moves if isinstance(ask, AskUser)]
-    ending = next((finish for finish in decision.moves if isinstance(finish, Finish)), None)
+    text = "\n".join(say.text for say in decision.moves if type(say) is Say and say.text)
+    calls = [call for call in decision.moves if type(call) is UseTool or type(call) is Delegate]
+    asks = [ask for ask in decision.moves if type(ask) is AskUser]
+    ending = next((finish for finish in decision.moves if type(finish) is Finish), None)
     if not (text or calls or asks or ending):
         ending = Finish("error", "the agent answered nothing")
-    if text or not (calls or asks or ending):
+    if calls or asks:
+        ending = None
+    if ending and ending.reason in _ENDS_OF_ITS_OWN and move.stack.late:  # somebody has spoken meanwhile
+        if not text or ending.reason != "answered":
+            text = _with_end(text, move.stack.agent, ending.reason, ending.detail)
+        ending = None
+    if text:
         move.push(AssistantMessage(text=text))
     if asks and not calls:
         ask = asks[0]
@@ -289,13 +298,16 @@ def _decided(move: _Move, decision: Decision) -> Finish | None:
         move.push(UserInputRequest(call_id=call_id, question=ask.question, choices=ask.choices))
     elif calls:
         _call(move, calls, asks)
-    if ending and ending.reason == "answered" and text and move.stack.late:
-        return None  # an answer like any other: somebody has spoken meanwhile
-    return None if calls or asks else ending
+    return ending
+
+
+def _with_end(said: str, agent: AgentId, reason: Reason, detail: str) -> str:
+    """What was said, and how it ended: the form in which whoever has to go on from there reads it."""
+    return f"{said}\n[{agent} ended: {reason}{': ' + detail if detail else ''}]".strip()
 
 
 def _call(move: _Move, calls: Sequence[UseTool | Delegate], asks: Sequence[AskUser]) -> None:
-    delegations = sum(isinstance(call, Delegate) for call in calls[:CALLS_PER_REPLY_MAX])
+    delegations = sum(type(call) is Delegate for call in calls[:CALLS_PER_REPLY_MAX])
     left = unpromised(move.stack, move.at, move.spent)
     grant = carve(left, len(calls), min(delegations, FAN_OUT_MAX)) if delegations else Budget()
     steps = left.steps or 0

@@ -12,6 +12,7 @@ from p2engine.domain.effects import AnyEffect
 from p2engine.domain.ids import AgentId, BlobRef, ConversationId, EffectId, OwnerId, StackRef
 from p2engine.domain.messages import Usage
 from p2engine.domain.states import AnyState
+from p2engine.errors import UsageError
 
 
 class Cursor(NamedTuple):
@@ -129,22 +130,36 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[Fact, ...] = ()
 
 
+def check_whole(batch: Batch) -> None:
+    """Raises UsageError for a batch that no store could write."""
+    if any(not write.commit.states for write in batch.writes):
+        raise UsageError("a commit needs at least one entry")
+    foreign = any(branch.conversation != batch.conversation for branch in batch.branches)
+    if foreign or (batch.opens and batch.opens.id != batch.conversation):
+        raise UsageError(f"a batch is of one conversation, {batch.conversation!r}")
+
+
 class Written(NamedTuple):
-    """A batch is durable (as durable as the store was told to be). row: the last row of the log it made, or 0."""
+    """A batch is durable (as durable as the store was told to be). row: the last row of the log it made, or 0.
+
+    followed: whether another process follows its first stack, and would hear what the agent says as it comes.
+    """
 
     row: int
+    followed: bool = False
 
 
 class Claimed(NamedTuple):
     """An effect taken over. tries: take-overs so far, this one included. started: a never-repeat effect had begun.
 
-    commits: what the stack gained since the length the claimer knew.
+    commits: what the stack gained since the length the claimer knew. followed: as in Written.
     """
 
     effect: AnyEffect
     tries: int
     started: bool
     commits: Sequence[Placed]
+    followed: bool = False
 
 
 class Wake(NamedTuple):

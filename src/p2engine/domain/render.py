@@ -1,9 +1,12 @@
-"""Which of a stack's messages a model is shown. Never splits a call from its results."""
+"""Which of a stack's messages a model is shown. Never splits a call from its results, nor reads what it leaves out."""
 
 from collections.abc import Callable, Sequence
 
-from p2engine.domain.messages import Fragment, fragment, tokens_estimate
+from p2engine.domain.messages import Fragment, fragment
 from p2engine.domain.setup import RenderPolicy
+from p2engine.domain.stack import Stack
+
+_BYTES_A_TOKEN = 4  # of the wire form, its frame included: an estimate, high for English, low for some scripts
 
 
 def select(fragments: Sequence[Fragment], policy: RenderPolicy) -> Sequence[Fragment]:
@@ -12,50 +15,61 @@ def select(fragments: Sequence[Fragment], policy: RenderPolicy) -> Sequence[Frag
     full: all. last_n: the last n messages. token_budget: the first user message, and as many of the last as fit in
     n tokens (roughly counted). A cut never falls between a call and its results; the newest group is always shown.
     """
+    kept = _shown(fragments, policy)
+    return fragments if len(kept) == len(fragments) else _chained(kept)
+
+
+def prompt_tokens(stack: Stack) -> int:
+    """Roughly what the stack's messages take in the next prompt: a token for every four bytes of JSON, rounded up.
+
+    Instructions and tools are not in it: the record holds their names alone. 0 for an agent that asks no model.
+    """
+    if not stack.setup.model:
+        return 0
+    policy = stack.setup.render
+    if policy.kind == "full":
+        bytes_n = stack.wire_n
+    else:
+        bytes_n = sum(len(piece.wire) for piece in _shown(stack.fragments, policy))
+    return -(-bytes_n // _BYTES_A_TOKEN)
+
+
+def _shown(fragments: Sequence[Fragment], policy: RenderPolicy) -> Sequence[Fragment]:
+    """The fragments a policy shows, as they stand in the history."""
     if policy.kind == "full":
         return fragments
-    groups = _groups(fragments)
     if policy.kind == "last_n":
-        kept = _last(groups, policy.n, lambda _: 1)
-        chosen = [piece for group in kept for piece in group]
-    else:
-        first = next((piece for piece in fragments if piece.message.role == "user"), None)
-        pinned = _tokens(first) if first else 0
-        kept = _last(groups, policy.n - pinned, _tokens)
-        chosen = [piece for group in kept for piece in group]
-        if first is not None and all(piece is not first for piece in chosen):
-            chosen = [first, *chosen]
-    return fragments if len(chosen) == len(fragments) else _chained(chosen)
+        return fragments[_start(fragments, policy.n, lambda _: 1) :]
+    first = next((number for number, piece in enumerate(fragments) if piece.message.role == "user"), None)
+    if first is None:
+        return fragments[_start(fragments, policy.n, _tokens) :]
+    start = _start(fragments, policy.n - _tokens(fragments[first]), _tokens)
+    return fragments[start:] if start <= first else [fragments[first], *fragments[start:]]
 
 
-def _groups(fragments: Sequence[Fragment]) -> list[list[Fragment]]:
-    """Messages that stand or fall together: calls with the results that follow them."""
-    groups: list[list[Fragment]] = []
-    open_calls: set[str] = set()
-    for piece in fragments:
-        message = piece.message
-        if groups and open_calls:
-            groups[-1].append(piece)
-        else:
-            groups.append([piece])
-        if message.calls:
-            open_calls |= {call.call_id for call in message.calls}
-        open_calls.discard(message.call_id)
-    return groups
+def _start(fragments: Sequence[Fragment], room: int, size: Callable[[Fragment], int]) -> int:
+    """Where the newest groups that fit in `room` begin, the newest of all in any case.
 
-
-def _last(groups: Sequence[list[Fragment]], room: int, size: Callable[[Fragment], int]) -> list[list[Fragment]]:
-    kept: list[list[Fragment]] = []
-    for group in reversed(groups):
-        room -= sum(size(piece) for piece in group)
-        if kept and room < 0:
+    A group is what stands or falls together: calls with the results that follow them.
+    """
+    start = len(fragments)
+    awaited: set[str] = set()  # results whose calls stand further up
+    for number in range(len(fragments) - 1, -1, -1):
+        piece = fragments[number]
+        room -= size(piece)
+        if room < 0 and start < len(fragments):
             break
-        kept.append(group)
-    return kept[::-1]
+        message = piece.message
+        if message.role == "tool":
+            awaited.add(message.call_id)
+        awaited.difference_update([call.call_id for call in message.calls])
+        if not awaited:
+            start = number
+    return start
 
 
 def _tokens(piece: Fragment) -> int:
-    return tokens_estimate(piece.wire.decode())
+    return max(1, len(piece.wire) // _BYTES_A_TOKEN)
 
 
 def _chained(pieces: Sequence[Fragment]) -> list[Fragment]:

@@ -4,7 +4,7 @@ Knows how an entry changes the facts, never what to do next. A step costs the sa
 nothing here walks the history. Versions of a stack share one list of rendered messages; a version owns a prefix of it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from hashlib import blake2b
 from typing import Any
@@ -72,7 +72,7 @@ class Stack(msgspec.Struct, eq=False):
     draft: tuple[str, tuple[ToolUse, ...]] | None = None  # an assistant message that may still gain calls
     messages: list[Fragment] = []  # shared with other versions; this one's are the first messages_n
     messages_n: int = 0
-    bytes_n: int = 0  # roughly what the messages take in memory
+    wire_n: int = 0  # bytes of the messages as they are sent
     reply: str = ""  # the agent's last words in this turn
     caller: Caller | None = None
     granted: Budget | None = None  # what the caller lets this turn spend
@@ -118,6 +118,11 @@ class Stack(msgspec.Struct, eq=False):
             if pending.what == "agent"
         ]
 
+    @property
+    def bytes_n(self) -> int:
+        """Roughly what the messages take in memory."""
+        return 2 * self.wire_n
+
     def equal_calls(self, digest: str) -> Times:
         """The calls of that digest on this lineage, without those that failed or were skipped."""
         return self.seen.get(digest[:2], {}).get(digest, ())
@@ -148,81 +153,65 @@ class Stack(msgspec.Struct, eq=False):
 
     def push(self, state: AnyState, *, at: float, usage: Usage | None = None) -> None:
         """Add one entry. Raises IllegalTransition where the successor table does not allow it on this ground."""
-        inside = bool(self.open) and isinstance(state, UserMessage)
-        if not inside and not isinstance(state, Override):
-            if type(state) not in SUCCESSORS[type(self.ground) if self.ground is not None else None]:
+        kind = type(state)
+        inside = kind is UserMessage and bool(self.open)
+        if not inside and kind is not Override:
+            if kind not in SUCCESSORS[type(self.ground) if self.ground is not None else None]:
                 raise IllegalTransition(
                     f"{name_of(state)} after {name_of(self.ground)} at entry {self.head} of {self.ref!r}"
                 )
             self.ground = state
         if usage is not None:
             self._spend(usage)
-        self._apply(state, at, self._answer(state))
         self.at = at
+        _FOLDS[kind](self, state)
         self.head += 1
         if not self.open and not self.unsent and not self.calls:
             self.safe = self.head
 
-    def _answer(self, state: AnyState) -> Sent | None:
-        """Close what this state answers: a model by position, a call by its call_id. Returns the call."""
-        match state:
-            case Waiting():  # the most frequent first, here and below: a fold then takes a third less
-                pass
-            case ToolResult() | AgentResult() | UserResponse():
-                for key, pending in self.open.items():
-                    if pending.call_id == state.call_id:
-                        del self.open[key]
-                        if not isinstance(state, UserResponse):
-                            self._pay(_ONE_STEP)
-                        break
-                if self.unsent:
-                    self.unsent = tuple(call for call in self.unsent if call.call_id != state.call_id)
-                sent = self.calls.get(state.call_id)
-                if sent and not (isinstance(state, UserResponse) and isinstance(sent[0], ToolCall)):
-                    del self.calls[state.call_id]
-                return sent
-            case AssistantMessage() | ToolCall() | AgentCall() | UserInputRequest() if self.open:
-                self.open = {key: pending for key, pending in self.open.items() if pending.what != "think"}
-            case Finished():
-                self.open = {}
-            case _:
-                pass
-        return None
+    def render_held(self) -> None:
+        """Render what is held back until it is known what follows: the newest reply, and messages that came late.
 
-    def _apply(self, state: AnyState, at: float, sent: Sent | None) -> None:
-        match state:
-            case Waiting():
-                self._wait(state)
-            case ToolCall() | AgentCall() | UserInputRequest():
-                self._decide(state, at)
-            case ToolResult():
-                self._hear_tool(state, sent)
-            case AssistantMessage():
-                self.reply = state.text
-                self.draft = (state.text, ())
-            case UserMessage():
-                self._hear(state, at)
-            case AgentResult():
-                self._hear_child(state, sent)
-            case UserResponse():
-                self._hear_person(state, sent)
-            case Finished():
-                self._end()
-            case Override():
-                self._override(state)
+        Where nothing is waited for and no call is open, whatever follows renders them just so.
+        """
+        self._flush()
+        self._hear_late()
 
-    def _hear(self, state: UserMessage, at: float) -> None:
+    def _close(self, call_id: str) -> bool:
+        """Whether the stack waited for that call; it does no longer, nor will it be sent."""
+        if self.unsent:
+            self.unsent = tuple(call for call in self.unsent if call.call_id != call_id)
+        for key, pending in self.open.items():
+            if pending.call_id == call_id:
+                del self.open[key]
+                return True
+        return False
+
+    def _result(self, call_id: str) -> Sent | None:
+        """The call that has its result now: one step of the turn where it was waited for."""
+        if self._close(call_id):
+            self._pay(_ONE_STEP)
+        return self.calls.pop(call_id, None)
+
+    def _replied(self) -> None:
+        """The model has answered: it is not waited for any more."""
+        if self.open:
+            self.open = {key: pending for key, pending in self.open.items() if pending.what != "think"}
+
+    # One method for each kind of state: what it closes, and what it adds to the facts
+
+    def _hear(self, state: UserMessage) -> None:
         if self.open:
             self.late += (state,)
             return
         self._flush()
         self._hear_late()
         self._say(Message(role="user", text=state.text))
-        self._start_turn(state, at)
+        self._start_turn(state)
 
-    def _start_turn(self, state: UserMessage, at: float) -> None:
+    def _start_turn(self, state: UserMessage) -> None:
         self.turn += 1
-        self.turn_at = at
+        self.turn_at = self.at
         self.rounds = 0
         self.spent = Spent()
         self.reply = ""
@@ -230,7 +219,13 @@ class Stack(msgspec.Struct, eq=False):
             self.caller = state.caller
             self.granted = state.grant
 
-    def _decide(self, state: Call, at: float) -> None:
+    def _speak(self, state: AssistantMessage) -> None:
+        self._replied()
+        self.reply = state.text
+        self.draft = (state.text, ())
+
+    def _decide(self, state: Call) -> None:
+        self._replied()
         text, uses = self.draft or ("", ())
         self.calls[state.call_id] = (state, self.head)
         self.unsent += (state,)
@@ -239,7 +234,7 @@ class Stack(msgspec.Struct, eq=False):
                 self.draft = (text, (*uses, ToolUse(state.call_id, state.tool, state.arguments)))
                 if self.setup.dedup != "none":
                     digest = call_digest(state.tool, state.arguments)
-                    self._note(digest, (*self.equal_calls(digest), (self.head, at)))
+                    self._note(digest, (*self.equal_calls(digest), (self.head, self.at)))
             case AgentCall() if state.note:
                 pass
             case AgentCall():
@@ -252,14 +247,16 @@ class Stack(msgspec.Struct, eq=False):
         part = {**self.seen.get(digest[:2], {}), digest: times}
         self.seen = {**self.seen, digest[:2]: part}
 
-    def _hear_tool(self, state: ToolResult, sent: Sent | None) -> None:
+    def _hear_tool(self, state: ToolResult) -> None:
+        sent = self._result(state.call_id)
         self._flush()
         self._say(Message(role="tool", text=state.content, call_id=state.call_id))
         if self.seen and sent and isinstance(sent[0], ToolCall) and state.status in _NOT_DONE:
             digest = call_digest(sent[0].tool, sent[0].arguments)
             self._note(digest, tuple(one for one in self.equal_calls(digest) if one[0] != sent[1]))
 
-    def _hear_child(self, state: AgentResult, sent: Sent | None) -> None:
+    def _hear_child(self, state: AgentResult) -> None:
+        sent = self._result(state.call_id)
         self._flush()
         if sent and isinstance(sent[0], AgentCall) and sent[0].note:
             self._say(Message(role="user", text=f"[{state.agent}] {state.content}"))
@@ -270,11 +267,14 @@ class Stack(msgspec.Struct, eq=False):
             self.children = {**self.children, state.agent: (decided, state.child)}
         self._pay(state.spent)
 
-    def _hear_person(self, state: UserResponse, sent: Sent | None) -> None:
+    def _hear_person(self, state: UserResponse) -> None:
+        self._close(state.call_id)
+        sent = self.calls.get(state.call_id)
         if sent and isinstance(sent[0], ToolCall):  # an approval: the call may be sent now
             self.approved |= {state.call_id}
             self.unsent += (sent[0],)
         else:
+            self.calls.pop(state.call_id, None)
             self._flush()
             self._say(Message(role="tool", text=state.text, call_id=state.call_id))
 
@@ -294,7 +294,8 @@ class Stack(msgspec.Struct, eq=False):
             self._say(Message(role="user", text=message.text))
         self.late = ()
 
-    def _end(self) -> None:
+    def _end(self, _ended: Finished) -> None:
+        self.open = {}
         self._flush()
         for call, _ in self.calls.values():
             if not (isinstance(call, AgentCall) and call.note):
@@ -333,8 +334,24 @@ class Stack(msgspec.Struct, eq=False):
         before = self.messages[-1].digest if self.messages else b""
         added = fragment(message, before)
         self.messages.append(added)
-        self.bytes_n += 2 * len(added.wire)
+        self.wire_n += len(added.wire)
         self.messages_n += 1
+
+
+_FOLDS: Mapping[type[State], Callable[[Stack, Any], None]] = {
+    UserMessage: Stack._hear,
+    AssistantMessage: Stack._speak,
+    ToolCall: Stack._decide,
+    AgentCall: Stack._decide,
+    UserInputRequest: Stack._decide,
+    ToolResult: Stack._hear_tool,
+    AgentResult: Stack._hear_child,
+    UserResponse: Stack._hear_person,
+    Waiting: Stack._wait,
+    Finished: Stack._end,
+    Override: Stack._override,
+}
+"""How each kind of state changes a stack. A table, because a `match` asks each class in turn, and slowly."""
 
 
 def legal(ground: State | None, state: State) -> bool:

@@ -4,9 +4,11 @@ Knows errors and waits; never a wire. The first attempt runs bare: nothing is se
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -22,6 +24,11 @@ from p2engine.limits import (
 from p2engine.ports import Limiter, Model, OnText
 
 EMPTY_RETRIES_MAX = 2  # how often a model that answers nothing is asked again
+
+RETRIES: Final = "p2engine.models.retries"
+"""The logger of one warning a retry: when, why, and which attempt it is."""
+
+_LOG = logging.getLogger(RETRIES)
 
 
 class Guarded:
@@ -65,12 +72,15 @@ class Guarded:
             try:
                 reply = await self._attempt(request, shown)
             except ModelError as error:
-                wait_s = self._wait_s(error, attempt)
+                failure, last = error, self._attempts
             else:
                 if reply.text.strip() or reply.calls:
                     return _with_attempts(reply, attempt, nothings)
                 nothings.append(reply.usage)
-                wait_s = self._wait_s(self._nothing(again=len(nothings) <= EMPTY_RETRIES_MAX), attempt)
+                left = EMPTY_RETRIES_MAX + 1 - len(nothings)
+                failure, last = self._nothing(again=left > 0), min(self._attempts, attempt + left)
+            wait_s = self._wait_s(failure, attempt)
+            _LOG.warning("retrying in %.1f s: %s (attempt %d of %d)", wait_s, failure.message, attempt + 1, last)
             await asyncio.sleep(wait_s)
 
     def _nothing(self, *, again: bool) -> ModelError:

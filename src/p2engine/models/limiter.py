@@ -12,14 +12,20 @@ _MINUTE_S = 60.0
 class LocalLimiter:
     """A Limiter that is kept in this process. Time is the event loop's.
 
-    concurrency: calls of one provider at once. per_minute: calls of a provider that may start within any 60 seconds;
-    providers without an entry have no rate. Whoever asked first goes first.
+    concurrency: calls of one provider at once; at_once: the same for single providers. per_minute: calls of a
+    provider that may start within any 60 seconds; providers without an entry have no rate. Whoever asked first goes
+    first.
     """
 
     def __init__(
-        self, concurrency: int = MODEL_CONCURRENCY_MAX, *, per_minute: Mapping[str, int] | None = None
+        self,
+        concurrency: int = MODEL_CONCURRENCY_MAX,
+        *,
+        at_once: Mapping[str, int] | None = None,
+        per_minute: Mapping[str, int] | None = None,
     ) -> None:
         self._concurrency = concurrency
+        self._at_once = dict(at_once or {})
         self._per_minute = dict(per_minute or {})
         self._lanes: dict[str, _Lane] = {}
 
@@ -39,7 +45,9 @@ class LocalLimiter:
     def _lane(self, provider: str) -> "_Lane":
         lane = self._lanes.get(provider)
         if lane is None:
-            lane = self._lanes[provider] = _Lane(self._concurrency, self._per_minute.get(provider))
+            lane = self._lanes[provider] = _Lane(
+                self._at_once.get(provider, self._concurrency), self._per_minute.get(provider)
+            )
         return lane
 
 

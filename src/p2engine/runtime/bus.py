@@ -41,11 +41,11 @@ class Waiter:
             return
         self.head = end
         first = commit.states[0] if commit.states else None
-        if isinstance(first, AssistantMessage) and _horizon(commit.cause) > self.since:
+        if type(first) is AssistantMessage and _horizon(commit.cause) > self.since:
             self.text = first.text
             if commit.outcomes == 1:
                 last = commit.states[-1]
-                ending = last if isinstance(last, Finished) else None
+                ending = last if type(last) is Finished else None
                 self.answer.set_result(
                     Answered(first.text, ending.reason, ending.detail) if ending else Answered(first.text, None)
                 )
@@ -53,10 +53,10 @@ class Waiter:
         for number, state in enumerate(commit.states):
             if placed.seq + number <= self.since:
                 continue
-            if isinstance(state, UserInputRequest):
+            if type(state) is UserInputRequest:
                 self.answer.set_result(Answered(state.question, None, asks=True))
                 return
-            if isinstance(state, Finished):
+            if type(state) is Finished:
                 self.answer.set_result(Answered(self.text, state.reason, state.detail))
                 return
 
@@ -102,6 +102,11 @@ class Bus:
                 del self._listeners[ref]
 
         return stop
+
+    def hear(self, ref: StackRef, text: str) -> None:
+        """Text of that stack that another process streams."""
+        if (tell := self.on_text(ref)) is not None:
+            tell(text)
 
     def on_text(self, ref: StackRef) -> Callable[[str], None] | None:
         """Where a model call of that stack should stream to; None when nobody listens."""

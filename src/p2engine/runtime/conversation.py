@@ -159,29 +159,43 @@ class Conversation:
         world, ref = self._world, waiter.ref
         stop = world.bus.listen(ref, on_text) if on_text else None
         try:
-            await to_the_end(begin)
-            world.check_moves(await world.stacks.get(ref))
             if world.keeps is None:  # most answers come from this process, and soon
+                await to_the_end(begin)
+                world.check_moves(await world.stacks.get(ref))
                 await asyncio.wait((waiter.answer,), timeout=FOLLOW_PERIOD_S)
-            if not waiter.answer.done():
-                await self._watch(waiter)
+                if not waiter.answer.done():
+                    await self._watch(waiter)
+            else:
+                await self._watch(waiter, begin)
             return await self._reply(ref, waiter.answer.result(), started)
         finally:
             world.bus.leave(waiter)
             if stop:
                 stop()
 
-    async def _watch(self, waiter: Waiter) -> None:
-        """Take in what other processes write to the stack until the answer is there."""
-        stacks = self._world.stacks
-        commits = self._world.store.follow(waiter.ref, since=(await stacks.get(waiter.ref)).head)
+    async def _watch(self, waiter: Waiter, begin: Coroutine[Any, Any, None] | None = None) -> None:
+        """Take in what other processes write to the stack until the answer is there.
+
+        begin: what they are to answer. Done once this listens, so that nothing they say is missed; and what they
+        write is taken in once it is done, so that the waiter is there to be told.
+        """
+        stacks, begun = self._world.stacks, asyncio.Event()
+        news = self._world.store.follow(waiter.ref, since=(await stacks.get(waiter.ref)).head)
 
         async def follow() -> None:
-            async for news in commits:
-                await stacks.refresh(waiter.ref, news)
+            async for commits in news:
+                await begun.wait()
+                if isinstance(commits, str):
+                    self._world.bus.hear(waiter.ref, commits)
+                else:
+                    await stacks.refresh(waiter.ref, commits)
 
         following = asyncio.ensure_future(follow())
         try:
+            if begin is not None:
+                await asyncio.sleep(0)
+                await to_the_end(begin)
+            begun.set()
             await asyncio.wait((waiter.answer, following), return_when=asyncio.FIRST_COMPLETED)
             if not waiter.answer.done():
                 following.result()

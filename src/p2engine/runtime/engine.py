@@ -9,6 +9,7 @@ from p2engine.domain.machine import wake
 from p2engine.domain.records import Batch, Cursor, Event, Fact, Job, Perform, Query, Wake
 from p2engine.domain.records import Conversation as Record
 from p2engine.errors import NameTaken, StoreError, UsageError
+from p2engine.limits import SWEEP_PERIOD_S
 from p2engine.ports import Dispatcher, EventSink
 from p2engine.runtime import branches
 from p2engine.runtime.conversation import Conversation
@@ -37,19 +38,25 @@ class Engine:
         sinks: Sequence[EventSink] = (),
         *,
         elsewhere: Dispatcher | None = None,
+        sweep_period_s: float = SWEEP_PERIOD_S,
     ) -> None:
         """dispatch: runs jobs in this process. elsewhere: gets those done that this process leaves to others."""
         self.world = world
         world.here = dispatch(self.run, self.failed)
         world.dispatcher = elsewhere or world.here
-        self.sweeper = Sweeper(world)
+        self.sweeper = Sweeper(world, period_s=sweep_period_s)
         self._fanout = Fanout(world.store, sinks)
         self._closed = False
 
-    def start(self) -> None:
-        """Do what is owed, by this process and by those that died; feed the sinks."""
-        self.sweeper.start()
-        self._fanout.start()
+    async def start(self, *, sweeps: bool = True, feeds: bool = True) -> None:
+        """Do what is owed, by this process and by those that died; feed the sinks what is written from now on.
+
+        sweeps, feeds: whether this process does the one, and the other.
+        """
+        if feeds:
+            await self._fanout.start()
+        if sweeps:
+            self.sweeper.start()
 
     async def aclose(self) -> None:
         """Let running effects end within the grace period; what is then still owed is done by whoever comes next."""
@@ -145,6 +152,8 @@ class Engine:
     ) -> AsyncIterator[Event]:
         """Every event after a cursor (None: from now on; 0: from the beginning), for ever, without gaps."""
         cursor = Cursor(after) if isinstance(after, int) else after
+        if cursor is None:
+            cursor = await self.world.store.newest()
         async for event in self.world.store.tail(cursor):
             if conversation is None or event.conversation == conversation:
                 yield event
@@ -169,6 +178,7 @@ class Engine:
             log.error("%s", complaint, exc_info=error)
         above = [ref]
         if isinstance(error, StoreError):
+            self.world.doubt(error)
             self.sweeper.again(job)
         elif isinstance(job, Perform):
             self.world.stuck[job.effect] = error

@@ -4,19 +4,27 @@ They are code of others: a wrong type, an integer beyond 64 bits or half a chara
 or write a row that nobody can read again. Knows values; runs nothing.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
-from p2engine.domain.decisions import AskUser, Decision, Delegate, Failure, Finish, Say, ToolOutcome, UseTool
+from p2engine.domain.decisions import AskUser, Decision, Delegate, Failure, Finish, Move, Say, ToolOutcome, UseTool
 from p2engine.domain.messages import Usage
 from p2engine.limits import REPLY_BYTES_MAX
+
+T = TypeVar("T")
 
 TOOL_EVENTS = "tool."  # how the kinds of a tool's own events begin: what the ledger or a stack tells, no tool can tell
 
 _MOVES = frozenset({Say, UseTool, Delegate, AskUser, Finish})
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_TEXT = frozenset({str})
 _UNFIT = (TypeError, ValueError, OverflowError, RecursionError, msgspec.ValidationError)
 _pack = msgspec.msgpack.Encoder().encode
+_unpack: Mapping[type[Any], Callable[[bytes], Any]] = {
+    kind: msgspec.msgpack.Decoder(kind).decode for kind in (*_MOVES, Usage, ToolOutcome)
+}
 
 
 def plain_decision(answer: object) -> Decision | Failure:
@@ -26,9 +34,7 @@ def plain_decision(answer: object) -> Decision | Failure:
     if not isinstance(answer, Decision):
         return Failure(f"the agent answered {type(answer).__name__}, not a Decision")
     try:
-        plain = _plain(answer, REPLY_BYTES_MAX)
-        moves = tuple(msgspec.convert(a, _kind(b)) for a, b in zip(plain["moves"], answer.moves, strict=True))
-        return Decision(moves, None if plain["usage"] is None else msgspec.convert(plain["usage"], Usage))
+        return Decision(_moves(answer.moves), None if answer.usage is None else _plain(answer.usage, Usage)[0])
     except _UNFIT as error:
         return Failure(plain_text(f"the agent's answer cannot be kept: {error}"), _usage(answer.usage))
 
@@ -36,7 +42,7 @@ def plain_decision(answer: object) -> Decision | Failure:
 def plain_result(outcome: object) -> ToolOutcome:
     """What a tool came to as plain values; an error that says why where it has no such form."""
     try:
-        return _own(msgspec.convert(_plain(outcome), ToolOutcome))
+        return _own(_plain(outcome, ToolOutcome)[0])
     except _UNFIT as error:
         why = plain_text(f"the tool has run, but its result cannot be kept: {error}")
         return ToolOutcome(status="error", content=why)
@@ -55,11 +61,18 @@ def _own(outcome: ToolOutcome) -> ToolOutcome:
     return outcome
 
 
-def _usage(usage: object) -> Usage | None:
-    try:
-        return msgspec.convert(_plain(usage), Usage | None)
-    except _UNFIT:
-        return None
+def _moves(given: object) -> tuple[Move, ...]:
+    if not isinstance(given, tuple | list):
+        raise TypeError(f"its moves are {type(given).__name__}, not a tuple")
+    moves: list[Move] = []
+    left = REPLY_BYTES_MAX
+    for one in given:
+        move, bytes_n = _plain(one, _kind(one))
+        moves.append(move)
+        left -= bytes_n
+    if left < 0:
+        raise ValueError(f"it has {REPLY_BYTES_MAX - left} bytes, more than {REPLY_BYTES_MAX}")
+    return tuple(moves)
 
 
 def _kind(move: object) -> type[Any]:
@@ -68,17 +81,36 @@ def _kind(move: object) -> type[Any]:
     return type(move)
 
 
-def _plain(value: object, bytes_max: int | None = None) -> Any:
-    """Lists, objects and scalars that JSON and msgpack can both hold."""
-    plain = msgspec.to_builtins(value, str_keys=True)
+def _usage(usage: object) -> Usage | None:
+    try:
+        return None if usage is None else _plain(usage, Usage)[0]
+    except _UNFIT:
+        return None
+
+
+def _plain(value: object, kind: type[T]) -> tuple[T, int]:
+    """What `value` is once it was written and read as `kind`, so that it shares nothing with its giver; and its bytes.
+
+    Lists, objects and scalars that JSON and msgpack can both hold. Raises one of _UNFIT where there is no such form.
+    """
+    plain = value if _is_closed(value) else msgspec.to_builtins(value, str_keys=True)
     try:
         packed = _pack(plain)
     except UnicodeEncodeError:
-        plain = _mended(plain)
-        packed = _pack(plain)
-    if bytes_max is not None and len(packed) > bytes_max:
-        raise ValueError(f"it has {len(packed)} bytes, more than {bytes_max}")
-    return plain
+        packed = _pack(_mended(msgspec.to_builtins(plain, str_keys=True)))
+    return _unpack[kind](packed), len(packed)
+
+
+def _is_closed(value: object) -> bool:
+    """Whether every part of it is of a kind that reading it back checks, as are all but arguments and events."""
+    if type(value) is UseTool:
+        given = value.arguments
+        return (
+            type(given) is dict
+            and _TEXT.issuperset(map(type, given))
+            and _SCALARS.issuperset(map(type, given.values()))
+        )
+    return type(value) is not ToolOutcome or not value.events
 
 
 def _mended(plain: Any) -> Any:

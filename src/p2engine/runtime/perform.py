@@ -89,6 +89,8 @@ async def _take(effect_id: EffectId, world: World) -> tuple[AnyEffect, Outcome |
         return None
     if claimed is None:
         return None
+    world.follows(ref_of(effect_id), followed=claimed.followed)
+    await world.stacks.refresh(ref_of(effect_id), claimed.commits)
     return claimed.effect, _spoiled(claimed)
 
 
@@ -161,7 +163,7 @@ async def _think(effect: Think, world: World) -> Outcome:
         stack = await world.stacks.refresh(ref)
         if key not in stack.open:
             raise AlreadySettled(effect.id)
-    view = await _view(world, stack, effect, world.bus.on_text(ref))
+    view = await _view(world, stack, effect, world.on_text(ref))
     with _Interruptible(effect.id, world):
         try:
             async with asyncio.timeout(DECISION_TIMEOUT_S) as limit:

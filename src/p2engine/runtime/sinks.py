@@ -20,13 +20,16 @@ class Fanout:
     """A tail for each sink, from its start on. dropped: events that a sink refused, by its name."""
 
     def __init__(self, store: Store, sinks: Sequence[EventSink]) -> None:
+        self._store = store
         self._sinks = sinks
         self._feeds = [_Feed(store, sink, self._emit) for sink in sinks]
         self.dropped: dict[str, int] = {}
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """What is in the log by now is not for these sinks."""
+        newest = await self._store.newest() if self._feeds else Cursor()
         for feed in self._feeds:
-            feed.start()
+            feed.start(newest)
 
     async def aclose(self) -> None:
         """Let the sinks see what is in the log by now, within the grace period."""
@@ -57,8 +60,9 @@ class _Feed:
         self._is_emitting = False
         self._moved = asyncio.Event()
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(self._store.tail(None)))
+    def start(self, after: Cursor) -> None:
+        self._cursor = after
+        self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def aclose(self) -> None:
         if self._task is None:
@@ -70,21 +74,17 @@ class _Feed:
         await asyncio.wait((self._task,), timeout=SHUTDOWN_GRACE_S)
 
     async def _catch_up(self) -> None:
-        newest = await self._newest()
-        while self._is_emitting or self._cursor < newest:
+        newest = await self._store.events(Query(limit=1, newest=True))
+        while self._is_emitting or (newest and self._cursor < newest[-1].cursor):
             self._moved.clear()
             await self._moved.wait()
 
-    async def _newest(self) -> Cursor:
-        found = await self._store.events(Query(limit=1, newest=True))
-        return found[-1].cursor if found else Cursor()
-
-    async def _run(self, tail: AsyncIterator[Event]) -> None:
+    async def _run(self) -> None:
         try:
-            self._cursor = await self._newest()  # what was there before is not for this sink
-            while not await self._follow(tail):
+            while True:
+                if await self._follow(self._store.tail(self._cursor)):
+                    return
                 await asyncio.sleep(SWEEP_PERIOD_S)
-                tail = self._store.tail(self._cursor)
         finally:
             self._cursor, self._is_emitting = _NO_MORE, False
             self._moved.set()

@@ -41,13 +41,16 @@ class Stacks:
     def peek(self, ref: StackRef) -> Stack | None:
         return self._stacks.get(ref)
 
-    async def get(self, ref: StackRef) -> Stack:
-        """The stack as far as this process knows it, loaded on first use. Raises UsageError for an unknown ref."""
+    async def get(self, ref: StackRef, news: Sequence[Placed] | None = None) -> Stack:
+        """The stack as far as this process knows it, loaded on first use. Raises UsageError for an unknown ref.
+
+        news: as in `refresh`.
+        """
         stack = self._stacks.get(ref)
         if stack is None:
             branch = await self.branch(ref)
             stack = self._start(branch)
-            commits = await self._store.load(ref, since=stack.head)
+            commits = await self._gained(stack, news)
             stack.place_all(commits)
             self.put(stack)
             self._seen(ref, commits)  # it may have been forgotten while somebody waits for it to move
@@ -59,10 +62,8 @@ class Stacks:
         """The stack as the store has it now. news: commits that it is known to have gained; loaded where not given."""
         stack = self._stacks.get(ref)
         if stack is None:
-            return await self.get(ref)
-        commits: Sequence[Placed] = [placed for placed in news or () if placed.seq >= stack.head]
-        if news is None or (commits and commits[0].seq > stack.head):
-            commits = await self._store.load(ref, since=stack.head)
+            return await self.get(ref, news)
+        commits = await self._gained(stack, news)
         current = self._stacks.get(ref)
         if current is not None and current.head > stack.head:  # somebody here was faster
             return current
@@ -71,6 +72,13 @@ class Stacks:
             self.put(stack)
             self._seen(ref, commits)
         return stack
+
+    async def _gained(self, stack: Stack, news: Sequence[Placed] | None) -> Sequence[Placed]:
+        """The commits after those on `stack`: from the news, where they follow on it."""
+        commits = [placed for placed in news or () if placed.seq >= stack.head]
+        if news is None or (commits and commits[0].seq > stack.head):
+            return await self._store.load(stack.ref, since=stack.head)
+        return commits
 
     async def base(self, ref: StackRef, length: int) -> Stack:
         """The first `length` entries of a stack: from memory where it ends there, else folded."""
@@ -98,6 +106,12 @@ class Stacks:
             self._branches.pop(ref, None)
             if ref in self._locks and not self._locks[ref].locked():
                 del self._locks[ref]
+
+    def clear(self) -> None:
+        """Forget everything: the store is not what it was."""
+        self._stacks.clear()
+        self._branches.clear()
+        self._bytes = 0
 
     def know(self, branch: Branch) -> None:
         """A branch this process has just made."""

@@ -64,5 +64,6 @@ class Sweeper:
             try:
                 await self.sweep()
             except StoreError as error:
+                self._world.doubt(error)
                 log.warning("sweep failed: %s", error)
             await asyncio.sleep(self._period_s)

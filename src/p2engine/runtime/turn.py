@@ -64,19 +64,23 @@ async def commit(
                 facts=tuple(facts),
             )
             try:
-                await world.store.write(batch)
+                written = await world.store.write(batch)
             except HeadMoved as moved:
                 if branch is not None and branch.ref == ref:
                     raise
                 stack = await world.stacks.refresh(ref, moved.missing)
                 continue
-            except StoreError:
-                world.doubts = True
+            except StoreError as error:
+                world.doubt(error)
                 raise
             break
         world.stacks.put(step.stack)
+    if written.followed or world.followed:
+        world.follows(ref, followed=written.followed)
     if step.states:
         world.bus.offer(ref, (Placed(ref, stack.head, row),))
+        if world.wrote is not None:
+            world.wrote(row)
     interrupt(world, step.drops)
     return step
 

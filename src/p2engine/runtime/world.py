@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from p2engine.domain.effects import AnyEffect
-from p2engine.domain.ids import EffectId, OwnerId, effect_id
+from p2engine.domain.ids import EffectId, OwnerId, StackRef, effect_id
 from p2engine.domain.machine import Outcome
-from p2engine.domain.records import Fact
+from p2engine.domain.records import Commit, Fact
 from p2engine.domain.stack import Stack
-from p2engine.ports import Archive, BlobStore, Clock, Dispatcher, Ids, Roster, ToolRunner
+from p2engine.errors import Rewound, StoreError
+from p2engine.ports import Archive, BlobStore, Clock, Dispatcher, Ids, OnText, Roster, ToolRunner
 from p2engine.runtime.bus import Bus
 from p2engine.runtime.stacks import Stacks
 
@@ -28,11 +29,13 @@ class World:
     """One process's view: ports, caches, and the effects it owns.
 
     keeps: which effects are born owned by this process and run here, None: all; whoever claims the others runs them.
+    wrote: told of every commit of this process.
     here: runs jobs in this process. dispatcher: gets them done, here or elsewhere.
     born: effects this process owns and has not begun. busy: those it does now. running: attempts that may be
     interrupted. dropped: those that were. released: how often an effect was handed back for want of its tool.
     kept: outcomes that the store refused for the time being. stuck: effects that a fault of ours stopped, and what
     waits for them.
+    followed: stacks that another process listens to.
     told: complaints in the log that a sweep would only repeat. doubts: a write failed and may have been done all the
     same, so this process may own effects that it does not know of. adopted: those that a sweep found.
     """
@@ -46,6 +49,7 @@ class World:
     owner: OwnerId
     bus: Bus
     keeps: Callable[[AnyEffect], bool] | None = None
+    wrote: Callable[[Commit], None] | None = None
     here: Dispatcher = field(init=False)  # the engine's, since it runs what is dispatched
     dispatcher: Dispatcher = field(init=False)
     stacks: Stacks = field(init=False)
@@ -56,9 +60,36 @@ class World:
     released: dict[EffectId, int] = field(default_factory=dict)
     kept: dict[EffectId, Kept] = field(default_factory=dict)
     stuck: dict[EffectId, BaseException] = field(default_factory=dict)
+    followed: set[StackRef] = field(default_factory=set)
     told: set[str] = field(default_factory=set)
     doubts: bool = False
     adopted: set[EffectId] = field(default_factory=set)
+
+    def doubt(self, error: StoreError) -> None:
+        """What a failure of the store means for what this process remembers."""
+        self.doubts = True
+        if isinstance(error, Rewound):
+            self.stacks.clear()
+
+    def follows(self, ref: StackRef, *, followed: bool) -> None:
+        """Whether another process listens to that stack, as the store has just said."""
+        if followed:
+            self.followed.add(ref)
+        else:
+            self.followed.discard(ref)
+
+    def on_text(self, ref: StackRef) -> OnText | None:
+        """Where a model call of that stack should stream to; None when nobody listens."""
+        if ref not in self.followed:
+            return self.bus.on_text(ref)
+        here, store = self.bus.on_text(ref), self.store
+
+        def tell(text: str) -> None:
+            store.speak(ref, text)
+            if here:
+                here(text)
+
+        return tell
 
     def check_moves(self, stack: Stack) -> None:
         """Raises the fault that stopped what this stack waits for, if one did."""

@@ -29,6 +29,7 @@ from p2engine.errors import StoreError
 from p2engine.limits import BUSY_WAIT_S, FOLLOW_PERIOD_S
 from p2engine.stores import sqlite_check, sqlite_events, sqlite_owed, sqlite_stacks
 from p2engine.stores.owners import FileOwners, MemoryOwners, Owners
+from p2engine.stores.rows import AFTER_ALL
 from p2engine.stores.sqlite_batch import Writing
 from p2engine.stores.sqlite_file import MEMORY, Opened, Reader, connect_reader, open_file
 from p2engine.stores.sqlite_tail import Tails
@@ -105,6 +106,10 @@ class SqliteStore:
     async def due(self, *, limit: int) -> Sequence[Job]:
         return self._read(sqlite_owed.due, self.owners, limit)
 
+    async def backlog(self) -> tuple[int, float | None]:
+        """How many effects no living process holds, and since when the oldest is owed (Unix s). Hands nothing out."""
+        return self._read(sqlite_owed.backlog, self.owners)
+
     async def owed(self, ref: StackRef) -> Sequence[EffectId]:
         return self._read(sqlite_owed.of_stack, ref)
 
@@ -117,7 +122,10 @@ class SqliteStore:
     async def load(self, ref: StackRef, *, since: int = 0) -> Sequence[Placed]:
         return self._read(sqlite_stacks.load, ref, since)
 
-    async def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed]]:
+    def speak(self, ref: StackRef, text: str) -> None:
+        """A file carries no text that is not written: other processes hear the answer when it is there."""
+
+    async def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed] | str]:
         while not self._read.closed:
             commits = self._read(sqlite_stacks.load, ref, since)
             if commits:
@@ -133,8 +141,10 @@ class SqliteStore:
             await asyncio.sleep(0)  # a long search takes turns with everybody else
         return search.found()
 
-    def tail(self, after: Cursor | None = None) -> AsyncIterator[Event]:
-        """Every event after `after`; None: from this call on. Ends when the store closes."""
+    async def newest(self) -> Cursor:
+        return Cursor(self._read(sqlite_events.newest), AFTER_ALL)
+
+    def tail(self, after: Cursor) -> AsyncIterator[Event]:
         return self._tails.follow(after)
 
     async def conversations(self, *, prefix: str = "", limit: int = 1000) -> Sequence[Conversation]:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from p2engine.domain.codec import encode
 from p2engine.domain.effects import kind_of
-from p2engine.domain.records import Batch, Branch, Conversation, Fact, StackWrite, Written
+from p2engine.domain.records import Batch, Branch, Conversation, Fact, StackWrite, Written, check_whole
 from p2engine.errors import AlreadySettled, HeadMoved, NameTaken, UsageError
 
 _STACK = """
@@ -47,7 +47,7 @@ class Writing:
 
     def __init__(self, batch: Batch) -> None:
         """Raises UsageError for what no store could write."""
-        _check_whole(batch)
+        check_whole(batch)
         self._batch = batch
         self._commits = [encode(write.commit) for write in batch.writes]
         self._effects = [(effect.id, kind_of(effect), encode(effect)) for effect in batch.effects]
@@ -145,15 +145,6 @@ def _check_names(db: sqlite3.Cursor, batch: Batch, fresh: Collection[Branch]) ->
         found = db.execute(_IN, (batch.current, batch.conversation)).fetchone()
         if found is None:
             raise UsageError(f"conversation {batch.conversation!r} has no branch {batch.current!r}")
-
-
-def _check_whole(batch: Batch) -> None:
-    """Raises UsageError for a batch that no store could write."""
-    if any(not write.commit.states for write in batch.writes):
-        raise UsageError("a commit needs at least one entry")
-    foreign = any(branch.conversation != batch.conversation for branch in batch.branches)
-    if foreign or (batch.opens and batch.opens.id != batch.conversation):
-        raise UsageError(f"a batch is of one conversation, {batch.conversation!r}")
 
 
 def _add_conversation(db: sqlite3.Cursor, opens: Conversation) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from p2engine.domain.codec import decode_commit, decode_effect, decode_fact
 from p2engine.errors import StoreError
-from p2engine.stores.sqlite_stacks import Where
+from p2engine.stores.rows import Where
 
 PROBLEMS_MAX = 50  # more than a person reads; the rest is of the same kind
 

@@ -1,23 +1,17 @@
-"""Reads the log as events: a commit is one event a state and one for what it cost, a fact is one event.
+"""Reads the log as events, by queries and from a cursor on.
 
 Every read is a short one: a page of rows is fetched whole, so no cursor stays open and nothing holds the WAL back.
 """
 
 import sqlite3
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from p2engine.domain.codec import decode_commit, decode_fact
-from p2engine.domain.ids import AgentId, ConversationId, StackRef
-from p2engine.domain.records import Cursor, Event, Query, body_of
-from p2engine.domain.states import tag_of
+from p2engine.domain.records import Cursor, Event, Query
 from p2engine.errors import Pruned
 from p2engine.limits import QUERY_EVENTS_MAX, TAIL_ROWS_MAX
-from p2engine.stores.sqlite_stacks import Where
+from p2engine.stores.rows import AFTER_ALL, Kinds, Row, matching
 
-MODEL_REPLY = "model.reply"
 _NO_END = 2**62
-AFTER_ALL = 2**31  # greater than the item of any event in its row
 
 _ROWS = """
 SELECT log.cursor, log.seq, log.body, b.ref, b.name, b.agent, c.id, c.grp
@@ -25,91 +19,6 @@ FROM log {index} LEFT JOIN branch b ON b.bid = log.bid LEFT JOIN conversation c 
 WHERE log.cursor BETWEEN :first AND :last {where} ORDER BY log.cursor {order} LIMIT :rows
 """
 _NEXT = _ROWS.format(index="NOT INDEXED", where="", order="ASC")
-
-
-class Row(NamedTuple):
-    """A row of the log, and what its events say of its branch and conversation."""
-
-    cursor: int
-    seq: int | None
-    body: bytes
-    ref: StackRef | None
-    branch: str | None
-    agent: AgentId | None
-    conversation: ConversationId | None
-    group: str | None
-
-
-class Kinds:
-    """Which kinds are asked for: exact names, prefixes that end in `.`, or all when none is given."""
-
-    def __init__(self, kinds: tuple[str, ...]) -> None:
-        self._all = not kinds
-        self._exact = frozenset(kinds)
-        self._prefixes = tuple(kind for kind in kinds if kind.endswith("."))
-        self.of_commits = MODEL_REPLY in self or any(kind.startswith("state.") for kind in kinds)
-
-    def __contains__(self, kind: str) -> bool:
-        return self._all or kind in self._exact or kind.startswith(self._prefixes)
-
-    def condition(self, values: dict[str, Any]) -> str:
-        """The SQL that leaves out facts of other kinds, and commits when none of theirs is asked for."""
-        if self._all:
-            return ""
-        tests = ["log.kind IS NULL"] if self.of_commits else []
-        for number, kind in enumerate(sorted(self._exact)):
-            values[f"kind{number}"] = kind
-            if kind in self._prefixes:
-                values[f"beyond{number}"] = kind[:-1] + "/"  # the character after `.`
-                tests.append(f"(log.kind >= :kind{number} AND log.kind < :beyond{number})")
-            else:
-                tests.append(f"log.kind = :kind{number}")
-        facts_only = "" if self.of_commits else "AND log.kind IS NOT NULL"
-        return f"{facts_only} AND ({' OR '.join(tests)})"
-
-
-ALL_KINDS = Kinds(())
-
-
-def events_of(row: Row, kinds: Kinds) -> Iterator[Event]:
-    """The events of one row. Raises NewerFormat and CorruptEntry, naming it."""
-    if row.seq is None:
-        yield from _event_of_fact(row, kinds)
-        return
-    commit = decode_commit(row.body, Where(row.ref or "?", row.seq, row.cursor))
-    for place, state in enumerate(commit.states):
-        kind = "state." + tag_of(state)
-        if kind in kinds:
-            index = row.seq + place
-            yield _event(row, place, f"{row.ref}:{index}", kind, commit.cause, commit.at, index, body_of(state))
-    if commit.usage is not None and MODEL_REPLY in kinds:
-        ref = f"{row.ref}:{row.seq}.model"
-        yield _event(row, len(commit.states), ref, MODEL_REPLY, commit.cause, commit.at, None, body_of(commit.usage))
-
-
-def _event_of_fact(row: Row, kinds: Kinds) -> Iterator[Event]:
-    fact = decode_fact(row.body, f"row {row.cursor}")
-    if fact.kind in kinds:
-        yield _event(row, 0, fact.id, fact.kind, fact.cause, fact.at, None, fact.body)
-
-
-def _event(
-    row: Row, place: int, id_: str, kind: str, cause: str, at: float, index: int | None, body: dict[str, Any]
-) -> Event:
-    return Event(
-        cursor=Cursor(row.cursor, place),
-        id=id_,
-        kind=kind,
-        cause=cause,
-        at=at,
-        conversation=row.conversation,
-        agent=row.agent,
-        branch=row.branch,
-        ref=row.ref,
-        index=index,
-        group=row.group,
-        body=body,
-    )
 
 
 class Search:
@@ -134,7 +43,7 @@ class Search:
         rows = [Row(*row) for row in db.execute(self._sql, values)]
         check_kept(db, self._query.after)
         for row in rows:
-            self._take(row)
+            self._found += matching(row, self._kinds, self._query)
             if len(self._found) >= self._limit:
                 return False
         if len(rows) < self._rows:
@@ -151,19 +60,8 @@ class Search:
         found = self._found[: self._limit]
         return found[::-1] if self._query.newest else found
 
-    def _take(self, row: Row) -> None:
-        query = self._query
-        events = [
-            event
-            for event in events_of(row, self._kinds)
-            if event.cursor > query.after
-            and (query.before is None or event.cursor < query.before)
-            and (query.since is None or event.at >= query.since)
-        ]
-        self._found += reversed(events) if query.newest else events
-
     def _statement(self, query: Query) -> str:
-        where, index = self._kinds.condition(self._values), "NOT INDEXED"
+        where, index = _condition(self._kinds, self._values), "NOT INDEXED"
         if query.conversation is not None:
             where += " AND log.cid = (SELECT cid FROM conversation WHERE id = :conversation)"
             index = "INDEXED BY log_conversation"
@@ -178,6 +76,22 @@ class Search:
         if not self._kinds.of_commits:
             index = "INDEXED BY log_kind"
         return _ROWS.format(index=index, where=where, order="DESC" if query.newest else "ASC")
+
+
+def _condition(kinds: Kinds, values: dict[str, Any]) -> str:
+    """The SQL that leaves out facts of other kinds, and commits when none of theirs is asked for."""
+    if kinds.all:
+        return ""
+    tests = ["log.kind IS NULL"] if kinds.of_commits else []
+    for number, kind in enumerate(sorted(kinds.exact)):
+        values[f"kind{number}"] = kind
+        if kind in kinds.prefixes:
+            values[f"beyond{number}"] = kind[:-1] + "/"  # the character after `.`
+            tests.append(f"(log.kind >= :kind{number} AND log.kind < :beyond{number})")
+        else:
+            tests.append(f"log.kind = :kind{number}")
+    facts_only = "" if kinds.of_commits else "AND log.kind IS NOT NULL"
+    return f"{facts_only} AND ({' OR '.join(tests)})"
 
 
 def check_kept(db: sqlite3.Connection, after: Cursor) -> None:

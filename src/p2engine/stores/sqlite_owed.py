@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from p2engine.domain.codec import decode_effect
+from p2engine.domain.codec import decode_commit, decode_effect, decode_fact
 from p2engine.domain.ids import EffectId, OwnerId, StackRef, ref_of
 from p2engine.domain.records import Claimed, Perform
 from p2engine.stores.owners import Owners
@@ -22,6 +22,11 @@ _FREE = """
 SELECT id, kind FROM owed WHERE owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?))
 ORDER BY born, id LIMIT ?
 """
+
+_WAITING = """
+SELECT count(*), min(born) FROM owed WHERE owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?))
+"""
+_ROW = "SELECT bid, body FROM log WHERE cursor = ?"
 
 
 class Owed(NamedTuple):
@@ -59,9 +64,24 @@ def take(db: sqlite3.Connection, effect: EffectId, owner: OwnerId, owners: Owner
 
 
 def due(db: sqlite3.Connection, owners: Owners, limit: int) -> list[Perform]:
-    living = [owner for (owner,) in db.execute(_HOLDERS).fetchall() if owners.alive(owner)]
-    rows = db.execute(_FREE, (msgspec.json.encode(living).decode(), limit))
+    rows = db.execute(_FREE, (_living(db, owners), limit))
     return [Perform(EffectId(effect), kind) for effect, kind in rows]
+
+
+def backlog(db: sqlite3.Connection, owners: Owners) -> tuple[int, float | None]:
+    """How many effects no living owner holds, and since when the oldest of them is owed, in Unix seconds."""
+    number, born = db.execute(_WAITING, (_living(db, owners),)).fetchone()
+    row = db.execute(_ROW, (born,)).fetchone() if number else None
+    if row is None:
+        return number, None
+    bid, body = row
+    decode = decode_fact if bid is None else decode_commit
+    return number, decode(body, f"row {born}").at
+
+
+def _living(db: sqlite3.Connection, owners: Owners) -> str:
+    living = [owner for (owner,) in db.execute(_HOLDERS).fetchall() if owners.alive(owner)]
+    return msgspec.json.encode(living).decode()
 
 
 def held(db: sqlite3.Connection, owner: OwnerId) -> list[EffectId]:

@@ -6,12 +6,11 @@ Every function is one short read; none of them writes.
 import sqlite3
 from typing import NamedTuple
 
-import msgspec
-
 from p2engine.domain.codec import decode_commit
 from p2engine.domain.ids import AgentId, ConversationId, EffectId, StackRef
-from p2engine.domain.records import Branch, Commit, Conversation, Placed
+from p2engine.domain.records import Branch, Conversation, Placed
 from p2engine.errors import UsageError
+from p2engine.stores.rows import Where, clip
 
 _LINEAGE = """
 WITH RECURSIVE path(bid, ref, parent, at, below) AS (
@@ -38,17 +37,6 @@ FROM branch b JOIN conversation c ON c.cid = b.cid LEFT JOIN branch p ON p.bid =
 """
 _CONVERSATION = "SELECT id, name, agent, current, created_at, grp FROM conversation"
 _NO_END = 2**62
-
-
-class Where(NamedTuple):
-    """How errors name an entry, put into words only when there is one."""
-
-    ref: str
-    entry: int
-    row: int
-
-    def __str__(self) -> str:
-        return f"entry {self.entry} of branch {self.ref} (row {self.row})"
 
 
 class Reach(NamedTuple):
@@ -78,16 +66,6 @@ def load(db: sqlite3.Connection, ref: StackRef, since: int = 0) -> list[Placed]:
             commit = decode_commit(body, Where(reach.ref, seq, row))
             placed.append(Placed(reach.ref, seq, commit if stop <= reach.below else clip(commit, reach.below - seq)))
     return placed
-
-
-def clip(commit: Commit, length: int) -> Commit:
-    """The first `length` states of a commit that a fork cut in two. What it cost was spent, so usage stays."""
-    return msgspec.structs.replace(
-        commit,
-        states=commit.states[:length],
-        outcomes=min(commit.outcomes, length),
-        safe=tuple(safe for safe in commit.safe if safe <= length),
-    )
 
 
 def head(db: sqlite3.Connection, ref: StackRef) -> int:

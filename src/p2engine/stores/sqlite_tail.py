@@ -5,7 +5,8 @@ import sqlite3
 from collections.abc import AsyncIterator
 
 from p2engine.domain.records import Cursor, Event
-from p2engine.stores.sqlite_events import AFTER_ALL, ALL_KINDS, check_kept, events_of, newest, next_rows
+from p2engine.stores.rows import AFTER_ALL, ALL_KINDS, events_of
+from p2engine.stores.sqlite_events import check_kept, next_rows
 from p2engine.stores.sqlite_file import Reader
 
 POLL_MIN_S = 0.05  # how soon a commit of another process is seen
@@ -25,11 +26,8 @@ class Tails:
         for changed in self._changed:
             changed.set()
 
-    def follow(self, after: Cursor | None) -> AsyncIterator[Event]:
-        """Every event after `after`, without gaps, until the store closes; None: after all there is at this call."""
-        return self._follow(Cursor(self._read(newest), AFTER_ALL) if after is None else after)
-
-    async def _follow(self, after: Cursor) -> AsyncIterator[Event]:
+    async def follow(self, after: Cursor) -> AsyncIterator[Event]:
+        """Every event after `after`, without gaps, until the store closes."""
         changed = asyncio.Event()
         self._changed.add(changed)
         try:

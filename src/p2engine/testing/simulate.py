@@ -9,7 +9,8 @@ import asyncio
 import random
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,7 +25,7 @@ from p2engine.runtime.bus import Bus
 from p2engine.runtime.conversation import Reply
 from p2engine.runtime.engine import Engine
 from p2engine.runtime.world import World
-from p2engine.stores.owners import MemoryOwners
+from p2engine.stores.owners import MemoryOwners, Owners
 from p2engine.stores.sqlite import SqliteStore
 from p2engine.testing.doubles import CountingIds, FixedRoster, FunctionTools
 from p2engine.testing.memory import MemoryBlobs
@@ -147,7 +148,7 @@ class Simulation:
 
     tools: Mapping[str, Any] = {"look": "free", "book": "idempotent", "pay": "never"}
 
-    def __init__(self, seed: int, store: Archive, owners: MemoryOwners, chaos: Chaos = CHAOS) -> None:
+    def __init__(self, seed: int, store: Archive, owners: Owners, chaos: Chaos = CHAOS) -> None:
         self.random = random.Random(seed)
         self.chaos = chaos
         self.store = store
@@ -235,7 +236,7 @@ class Simulation:
         for _ in range(STEPS_MAX):
             await asyncio.sleep(SWEEP_S)
             due = await self.store.due(limit=500)
-            await self.submit(*due)
+            await self.submit(*sorted(due, key=str))  # stores may differ in what they call older
             stack = await stage.world.stacks.refresh(root)
             if isinstance(stack.ground, Finished) and not (all_owed and (due or self._busy())):
                 return
@@ -325,22 +326,33 @@ def _line(event: Any) -> str:
     return f"{event.at:.3f} {event.id} {event.kind} {event.cause} {body}"
 
 
-async def _one(seed: int, chaos: Chaos) -> Seen:
+@asynccontextmanager
+async def _in_memory() -> AsyncIterator[tuple[Archive, Owners]]:
     owners = MemoryOwners()
     store = await SqliteStore.open(":memory:", sync="OFF", owners=owners)
-    try:
-        return await Simulation(seed, store, owners, chaos).play()
-    finally:
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        await store.aclose()
+    yield store, owners
+    await store.aclose()
 
 
-def simulate(seed: int, chaos: Chaos = CHAOS) -> Seen:
+Place = Callable[[], AbstractAsyncContextManager[tuple[Archive, Owners]]]
+"""Gives an empty store, and the register of who lives that it asks."""
+
+
+async def _one(seed: int, chaos: Chaos, place: Place) -> Seen:
+    async with place() as (store, owners):
+        before = asyncio.all_tasks()
+        try:
+            return await Simulation(seed, store, owners, chaos).play()
+        finally:
+            left = asyncio.all_tasks() - before
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+
+def simulate(seed: int, chaos: Chaos = CHAOS, *, place: Place = _in_memory) -> Seen:
     """One run by its seed. The same seed gives the same log; `problems` is empty when all invariants hold."""
-    return run_virtually(_one(seed, chaos))
+    return run_virtually(_one(seed, chaos, place))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

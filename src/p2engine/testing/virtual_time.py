@@ -1,11 +1,13 @@
 """An event loop whose time passes at once: code that waits for minutes is tested in milliseconds.
 
-For code that waits for time and for itself, never for sockets or threads: those take real time, which this loop skips.
+For code that waits for time and for itself. What takes real time, a socket say, has to be awaited inside
+`loop.outside()`: meanwhile virtual time stands still.
 """
 
 import asyncio
 import selectors
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,10 +24,20 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 0.0
+        self.outsiders = 0
         super().__init__(_Jumping(self))
 
     def time(self) -> float:
         return self._now
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """While something is awaited that takes real time."""
+        self.outsiders += 1
+        try:
+            yield
+        finally:
+            self.outsiders -= 1
 
     def jump(self, seconds: float) -> None:
         """Let that much time have passed."""
@@ -40,7 +52,7 @@ class _Jumping(selectors.BaseSelector):
         self._real = selectors.DefaultSelector()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
+        if timeout is None or (timeout > 0 and self._loop.outsiders):
             return self._real.select(None)
         ready = self._real.select(0)
         if not ready:

@@ -72,6 +72,11 @@ class ToolBody:
         self._after = after
 
     @property
+    def is_blocking(self) -> bool:
+        """Whether it takes a thread: a `def`, not an `async def`."""
+        return self._is_blocking
+
+    @property
     def source(self) -> str:
         """Where the function is written, as `file:line`."""
         return ":".join(str(part) for part in where(self._function) if part)

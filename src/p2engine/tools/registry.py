@@ -29,9 +29,13 @@ AnyTool = Tool | FunctionTool[..., Any]
 
 
 class Registry:
-    """The port `Toolbox`. Built-in tools are added once; those of a project may be exchanged while it runs."""
+    """The port `Toolbox`. Built-in tools are added once; those of a project may be exchanged while it runs.
 
-    def __init__(self, tools: Iterable[AnyTool] = ()) -> None:
+    partial: why there may be tools that are not loaded; then a name that means nothing here is withheld for it.
+    """
+
+    def __init__(self, tools: Iterable[AnyTool] = (), *, partial: str = "") -> None:
+        self.partial = partial
         self._built_in: dict[str, Tool] = {}
         self._project: dict[str, Tool] = {}
         for tool in tools:
@@ -61,13 +65,24 @@ class Registry:
         """The tool of that name, or None."""
         return self._built_in.get(name) or self._project.get(name)
 
+    def on_loop(self, name: str) -> bool:
+        """Whether the tool of that name is loaded and never blocks the loop it is called on."""
+        tool = self.get(name)
+        return tool is not None and not getattr(tool, "is_blocking", False)
+
     def names(self) -> list[str]:
         """The names of all tools that are loaded, sorted."""
         return sorted({*self._built_in, *self._project})
 
     def known(self) -> list[str]:
-        """Every name that may stand in a configuration, sorted: loaded, withheld, and moves."""
+        """The names that mean something in a configuration, sorted: loaded, withheld, and moves."""
         return sorted({*self.names(), *WITHHELD, *MOVES})
+
+    def withheld(self, name: str) -> str | None:
+        """Why no model gets the tool of that name; None where one may, or where there is no such tool."""
+        if name in WITHHELD:
+            return WITHHELD[name]
+        return (self.partial or None) if name not in MOVES and self.get(name) is None else None
 
     def specs(self) -> dict[str, ToolSpec]:
         """What models are told of the loaded tools, by name."""

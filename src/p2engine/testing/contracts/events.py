@@ -165,17 +165,19 @@ class EventsContract:
         events = await _take(store.tail(Cursor()), TAIL_ROWS_MAX + 12)
         assert [event.id for event in events[2:]] == [f"f{number}" for number in range(TAIL_ROWS_MAX + 10)]
 
-    async def test_a_tail_from_now_starts_at_the_call(self, store: Archive) -> None:
-        """Without a cursor a tail gives what is written after it was asked for, even before it is first read."""
+    async def test_a_tail_from_the_newest_gives_what_comes(self, store: Archive) -> None:
+        """The newest place is after all that is written, wherever a reading of the log ends."""
         await store.write(opening())
-        tail = store.tail()
+        assert await store.events(Query(after=await store.newest())) == []
+        tail = store.tail(await store.newest())
         await store.write(answering())
         assert [event.index for event in await _take(tail, 2)] == [2, 3]
 
     async def test_a_tail_wakes(self, store: Archive) -> None:
         """A waiting follower gets what is written, and each of several gets all of it."""
         await store.write(opening())
-        tails = [asyncio.ensure_future(_take(store.tail(), 2)) for _ in range(3)]
+        newest = await store.newest()
+        tails = [asyncio.ensure_future(_take(store.tail(newest), 2)) for _ in range(3)]
         await asyncio.sleep(0)
         await store.write(answering())
         for events in await asyncio.gather(*tails):

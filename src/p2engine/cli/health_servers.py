@@ -1,0 +1,90 @@
+"""What `doctor` finds out about the servers that a distributed project works with. Shows nothing.
+
+Each of them is looked at in one function, which gives its findings in order. Brokers, workers and queues belong here.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from p2engine.cli.health import Finding, Status
+from p2engine.errors import P2EngineError
+from p2engine.settings import Settings
+from p2engine.stores.redis_checks import Found, Info
+from p2engine.stores.redis_server import RedisServer
+
+SKEW_LOW_S: Final = 5.0  # between this host's clock and the server's: worth a warning
+SLOW_MS: Final = 10.0  # for one answer: a turn asks about ten times
+MEMORY_LOW: Final = 0.8  # of maxmemory in use: worth a warning
+
+
+async def redis_findings(settings: Settings) -> Sequence[Finding]:
+    """Whether the Redis answers and how soon, keeps what it acknowledges, has room, and has the same time."""
+    try:
+        server = await RedisServer.open(settings.redis_address, durability="warn")
+    except P2EngineError as error:
+        return [Finding("redis", "fail", error.message, error.hint)]
+    try:
+        return [found async for found in _looked_over(server, settings)]
+    except P2EngineError as error:
+        return [Finding("redis", "fail", error.message, error.hint)]
+    finally:
+        await server.aclose()
+
+
+def blobs_finding(settings: Settings) -> Finding:
+    """Whether every host sees the large bodies."""
+    if settings.blobs == "redis":
+        return Finding("blobs", "ok", "in the Redis")
+    if settings.blobs_shared:
+        return Finding("blobs", "ok", f"{settings.layout.blobs}, said to be the same folder on every host")
+    return Finding(
+        "blobs",
+        "fail",
+        f"{settings.layout.blobs} is a folder of this host: others that share the Redis do not see it",
+        "blobs: redis; or blobs_shared: true, where it is a folder that all hosts share",
+    )
+
+
+async def _looked_over(server: RedisServer, settings: Settings) -> AsyncIterator[Finding]:
+    yield Finding("redis", "ok", f"{server.address}: {server.found.version}")
+    yield _durability(server.found, settings)
+    yield _memory(server.info)
+    ahead_s = await server.sync()
+    yield _latency(server.answer_s * 1000)
+    yield _clock(ahead_s)
+
+
+def _durability(found: Found, settings: Settings) -> Finding:
+    """Whether it can lose what it acknowledged. Where a project will not start for that, it is a failure."""
+    if found.unsafe:
+        status: Status = "fail" if settings.redis.durability == "refuse" else "warn"
+        faults = ", ".join(fault.what for fault in found.unsafe)
+        mend = "; ".join(fault.mend for fault in found.unsafe)
+        return Finding("redis.durability", status, f"it can lose what it acknowledged: {faults}", mend)
+    if found.notes:
+        return Finding("redis.durability", "warn", "; ".join(found.notes), "ask whoever runs it")
+    return Finding("redis.durability", "ok", "appendonly yes, appendfsync always, maxmemory-policy noeviction")
+
+
+def _memory(info: Info) -> Finding:
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if not most:
+        return Finding("redis.memory", "ok", f"{used / 1e6:.1f} MB used, no maxmemory")
+    status: Status = "warn" if used > MEMORY_LOW * most else "ok"
+    detail = f"{used / 1e6:.1f} of {most / 1e6:.1f} MB used"
+    return Finding("redis.memory", status, detail, "" if status == "ok" else "raise its maxmemory")
+
+
+def _latency(answer_ms: float) -> Finding:
+    status: Status = "warn" if answer_ms > SLOW_MS else "ok"
+    mend = "" if status == "ok" else "run the workers nearer to it"
+    return Finding("redis.latency", status, f"an answer takes {answer_ms:.1f} ms", mend)
+
+
+def _clock(ahead_s: float) -> Finding:
+    """How far the clocks are apart. The server's is the one that counts, so a wrong one here only confuses readers."""
+    if abs(ahead_s) <= SKEW_LOW_S:
+        return Finding("redis.clock", "ok", f"this host's clock is within {SKEW_LOW_S:g} s of the server's")
+    way = "ahead of" if ahead_s > 0 else "behind"
+    detail = f"this host's clock is {abs(ahead_s):.0f} s {way} the server's, which counts: only logs here are misdated"
+    return Finding("redis.clock", "warn", detail, "set one of the two by NTP")

@@ -1,0 +1,295 @@
+"""The shared store: one Redis or Valkey primary. Puts its parts together.
+
+Every write is one script, done wholly or not at all; rows get their numbers there, so that there is one order; and the
+server's clock is the only one. What is lost when an answer does not come is found by asking again with the same bytes.
+"""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from redis.exceptions import NoScriptError, RedisError
+
+from p2engine.domain.codec import decode_commit, decode_effect
+from p2engine.domain.ids import ConversationId, EffectId, OwnerId, StackRef
+from p2engine.domain.records import (
+    Batch,
+    Branch,
+    Claimed,
+    Conversation,
+    Cursor,
+    Event,
+    Job,
+    Perform,
+    Placed,
+    Query,
+    Written,
+)
+from p2engine.errors import NewerFormat, StoreError, UsageError
+from p2engine.limits import BUSY_WAIT_S, FOLLOW_FIRST_LOOK_S, FOLLOW_LOOK_S, HANDED_OUT_S, LEASE_S, RELEASED_S
+from p2engine.stores.redis_batch import Plan, placed, refuse
+from p2engine.stores.redis_channels import Channels, Messages
+from p2engine.stores.redis_errors import passing
+from p2engine.stores.redis_events import Log
+from p2engine.stores.redis_owners import Lease
+from p2engine.stores.redis_scripts import Scripts
+from p2engine.stores.redis_server import RETRY_FIRST_S, RETRY_MAX_S, RedisServer
+from p2engine.stores.redis_stacks import Directory
+from p2engine.stores.rows import AFTER_ALL, Where
+
+T = TypeVar("T")
+
+SCHEMA: Final = 1
+SPOKEN: Final = b"~"  # how news begin that are text; those that are commits begin with a number
+SPEAK_S: Final = 0.03  # how long text is gathered before it is sent
+
+
+class RedisStore:
+    """Implements `ports.Archive`. Belongs to the event loop that opened it; the server is the caller's to close.
+
+    handed_out_s: how long whoever was asked to do something is given before somebody else is asked.
+    """
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        handed_out_s: float = HANDED_OUT_S,
+        released_s: float = RELEASED_S,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        self.server = server
+        self._client: Any = server.client  # its types allow text, which this one never returns
+        self._handed_out_us = int(handed_out_s * 1e6)
+        self._released_us = int(released_s * 1e6)
+        self._scripts = Scripts(server)
+        self._directory = Directory(server.client, server.address.prefix)
+        self._log = Log(server)
+        self._channels = Channels(server)
+        self.owner = OwnerId(uuid.uuid4().hex[:16])
+        self._lease = Lease(server, self._directory.key("owner", self.owner), self.owner, lease_s=lease_s)
+        self._speech: dict[StackRef, list[str]] = {}
+        self._speaking: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls,
+        server: RedisServer,
+        *,
+        handed_out_s: float = HANDED_OUT_S,
+        released_s: float = RELEASED_S,
+        lease_s: float = LEASE_S,
+    ) -> "RedisStore":
+        """The store under the server's prefix, made where there is none. Raises StoreError, NewerFormat."""
+        store = cls(server, handed_out_s=handed_out_s, released_s=released_s, lease_s=lease_s)
+        await server.patiently(store._check_schema)
+        await store._lease.begin()
+        return store
+
+    async def _check_schema(self) -> None:
+        """Raises StoreError where the prefix is somebody else's, NewerFormat for data of a later version."""
+        client, key = self._client, self._directory.key("meta")
+        kind = await client.type(key)
+        if kind not in (b"none", b"hash"):
+            raise StoreError(
+                f"{self.server.address}: key {key!r} is not ours (a {kind.decode()})",
+                hint="choose another redis.prefix or redis.db",
+            )
+        await client.hsetnx(key, "schema", str(SCHEMA))
+        schema, epoch, cursor = await client.hmget(key, "schema", "epoch", "cursor")
+        if not schema.isdigit() or int(schema) > SCHEMA:
+            raise NewerFormat(
+                f"{self.server.address} {self.server.address.prefix}: schema {schema.decode(errors='replace')!r};"
+                f" this version knows {SCHEMA}",
+                hint="update P2Engine",
+            )
+        self._scripts.epoch, self._scripts.seen = int(epoch or 0), int(cursor or 0)
+
+    # Writing
+
+    async def write(self, batch: Batch) -> Written:
+        """All or nothing. Raises AlreadySettled, HeadMoved, NameTaken and UsageError, in this order, and StoreError.
+
+        StoreBusy: the server was away for too long, and may have done it all the same.
+        """
+        self._check_open()
+        planned = Plan(batch, handed_out_us=self._handed_out_us, released_us=self._released_us)
+        if self._speech:
+            await self._speak()  # what is said comes before the answer that it became
+        answer = await self._send(planned)
+        if answer[0] != b"ok":
+            refuse(answer)
+        row, followers = int(answer[1]), int(answer[2])
+        self._scripts.seen = max(self._scripts.seen, row)
+        return Written(row, followed=followers > 0)
+
+    async def _send(self, planned: Plan) -> list[Any]:
+        """Have it written. An attempt whose answer did not come may have been done, so the next one says so."""
+        again, deadline, pause_s = False, time.monotonic() + BUSY_WAIT_S, RETRY_FIRST_S
+        while True:
+            scripts = self._scripts
+            try:
+                answer: list[Any] = await scripts.once(
+                    "write", *planned.arguments(epoch=scripts.epoch, seen=scripts.seen, again=again)
+                )
+                return answer
+            except (RedisError, OSError) as error:
+                if not passing(error) or time.monotonic() + pause_s > deadline:
+                    raise self.server.error(error) from error
+                again = again or not isinstance(error, NoScriptError)
+            await asyncio.sleep(pause_s)
+            pause_s = min(RETRY_MAX_S, 2 * pause_s)
+
+    # What is owed
+
+    async def claim(self, effect: EffectId, owner: OwnerId, *, since: int = 0) -> Claimed | None:
+        self._check_open()
+        scripts = self._scripts
+        answer = await scripts("claim", effect, owner, since, scripts.epoch, scripts.seen)
+        if answer is None:
+            return None
+        _, body, tries, started, rows, followers = answer
+        try:
+            owed = decode_effect(body, f"owed effect {effect}")
+            return Claimed(owed, tries, bool(started), placed(rows), followed=followers > 0)
+        except NewerFormat:
+            await self._hand_back(effect, owner)
+            raise
+
+    async def _hand_back(self, effect: EffectId, owner: OwnerId) -> None:
+        await self.write(Batch(conversation=ConversationId(""), releases=(effect,), owner=owner))
+
+    async def due(self, *, limit: int) -> Sequence[Job]:
+        scripts = self._scripts
+        answer = await scripts("due", limit, self._handed_out_us, scripts.epoch, scripts.seen)
+        return [Perform(EffectId(effect.decode()), kind.decode()) for effect, kind in answer[1:]]
+
+    async def owed(self, ref: StackRef) -> Sequence[EffectId]:
+        key = self._directory.key("owed", ref)
+        found = await self._read(lambda: self._client.zrange(key, 0, -1))
+        return [EffectId(effect.decode()) for effect in found]
+
+    async def held(self, owner: OwnerId) -> Sequence[EffectId]:
+        key = self._directory.key("held", owner)
+        found = await self._read(lambda: self._client.smembers(key))
+        return sorted(EffectId(effect.decode()) for effect in found)
+
+    async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
+        return [who.decode() for who in await self._scripts("holders", ref, besides or "")]
+
+    # Reading
+
+    async def load(self, ref: StackRef, *, since: int = 0) -> Sequence[Placed]:
+        self._check_open()
+        rows = await self._scripts("load", ref, since)
+        if rows is None:
+            raise UsageError(f"there is no stack {ref!r}")
+        return placed(rows)
+
+    def speak(self, ref: StackRef, text: str) -> None:
+        if not self._speech:
+            asyncio.get_running_loop().call_later(SPEAK_S, self._speak_soon)
+        self._speech.setdefault(ref, []).append(text)
+
+    def _speak_soon(self) -> None:
+        if self._speech:
+            self._speaking = asyncio.ensure_future(self._speak())
+
+    async def _speak(self) -> None:
+        speech, self._speech = self._speech, {}
+        with suppress(RedisError, OSError):  # it may be lost: the answer is what is kept
+            for ref, texts in speech.items():
+                await self._client.publish(self._directory.key("news", ref), SPOKEN + "".join(texts).encode())
+
+    async def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed] | str]:
+        """News that begin where `since` ends need no look; else, or where none come, what is missing is loaded."""
+        async with self._channels.listen(self._directory.key("news", ref)) as news:
+            wait_s = FOLLOW_FIRST_LOOK_S
+            while not self._closed:
+                told = await _told(news, ref, wait_s)
+                if isinstance(told, str):
+                    yield told
+                elif told is None or told.seq > since:
+                    wait_s = FOLLOW_LOOK_S
+                    commits = await self.load(ref, since=since) if not self._closed else ()
+                    if commits:
+                        since = commits[-1].seq + len(commits[-1].commit.states)
+                        yield commits
+                elif told.seq == since:
+                    since += len(told.commit.states)
+                    yield [told]
+
+    async def events(self, query: Query) -> Sequence[Event]:
+        return await self._read(lambda: self._log.search(query))
+
+    async def newest(self) -> Cursor:
+        return Cursor(await self._read(self._log.newest), AFTER_ALL)
+
+    async def tail(self, after: Cursor) -> AsyncIterator[Event]:
+        while not self._closed:
+            try:
+                async for event in self._log.tail(after, lambda: self._closed):
+                    after = event.cursor
+                    yield event
+            except (RedisError, OSError) as error:
+                if self._closed:
+                    return
+                if not passing(error):
+                    raise self.server.error(error) from error
+                await asyncio.sleep(RETRY_MAX_S)
+
+    async def conversations(self, *, prefix: str = "", limit: int = 1000) -> Sequence[Conversation]:
+        return await self._read(lambda: self._directory.conversations(prefix, limit))
+
+    async def conversation(self, key: ConversationId) -> Conversation | None:
+        return await self._read(lambda: self._directory.conversation(key))
+
+    async def branch(self, ref: StackRef) -> Branch | None:
+        return await self._read(lambda: self._directory.branch(ref))
+
+    async def branches(self, conversation: ConversationId, *, delegates: bool = False) -> Sequence[Branch]:
+        return await self._read(lambda: self._directory.branches(conversation, delegates=delegates))
+
+    async def head(self, ref: StackRef) -> int:
+        return await self._read(lambda: self._directory.head(ref))
+
+    async def cut(self, ref: StackRef, length: int) -> int:
+        return await self._read(lambda: self._directory.cut(ref, length))
+
+    async def aclose(self) -> None:
+        """Let go of what this process holds; it is due at once. What is followed ends."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._lease.end()
+        self._channels.wake()
+        with suppress(RedisError, OSError, StoreError):  # else its lease runs out
+            await self._scripts.once("leave", self.owner)
+        await self._channels.aclose()
+
+    async def _read(self, call: Callable[[], Awaitable[T]]) -> T:
+        self._check_open()
+        return await self.server.patiently(call)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"the store {self.server.address} is closed")
+
+
+async def _told(news: Messages, ref: StackRef, wait_s: float) -> Placed | str | None:
+    """The next commit or text that was published; None when none came in that time, and at the end."""
+    try:
+        async with asyncio.timeout(wait_s):
+            message = await news.get()
+    except TimeoutError:
+        return None
+    if not message:
+        return None
+    if message.startswith(SPOKEN):
+        return message[1:].decode(errors="replace")
+    seq, _, body = message.partition(b" ")
+    return Placed(ref, int(seq), decode_commit(body, Where(ref, int(seq), 0)))

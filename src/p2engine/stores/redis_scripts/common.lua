@@ -1,0 +1,102 @@
+-- What the scripts share. KEYS[1] is the prefix of the project; every key below it is listed in docs/stores.md.
+local P = KEYS[1]
+local NO_END = 4503599627370496 -- 2^52
+
+local function id_of(number) -- as text: Lua would write a great number as 1e+15
+  return string.format('%.0f', number)
+end
+
+local function now_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function alive(owner)
+  return redis.call('EXISTS', P .. ':owner:' .. owner) == 1
+end
+
+local function ref_of(effect)
+  return string.match(effect, '^([^:]*):')
+end
+
+-- The branches that entries since..below of a stack are on, its own first; nil where there is no such stack.
+local function lineage(ref, since)
+  local path, below = {}, NO_END
+  while true do
+    local branch = redis.call('HMGET', P .. ':branch:' .. ref, 'parent', 'at')
+    if not branch[2] then
+      return nil
+    end
+    local at = tonumber(branch[2])
+    path[#path + 1] = { ref, at, below }
+    if branch[1] == '' or at <= since then
+      return path
+    end
+    below = math.min(below, at)
+    ref = branch[1]
+  end
+end
+
+-- The rows that hold entries from `since` on: { ref, first entry, entry after the last, row, below, body } each.
+local function rows(ref, since)
+  local path, found = lineage(ref, since), {}
+  if not path then
+    return nil
+  end
+  for place = #path, 1, -1 do
+    local on, at, below = path[place][1], path[place][2], path[place][3]
+    if at < below then
+      local key, first = P .. ':stack:' .. on, since
+      local before = redis.call('XREVRANGE', key, id_of(since + 1) .. '-0', '-', 'COUNT', 1)[1]
+      if before and tonumber(before[2][4]) > since then
+        first = tonumber(string.match(before[1], '^%d+')) - 1
+      end
+      local last = below < NO_END and id_of(below) .. '-0' or '+'
+      for _, entry in ipairs(redis.call('XRANGE', key, id_of(first + 1) .. '-0', last)) do
+        local fields = entry[2] -- body, stop, row: in the order in which they were added
+        local seq = tonumber(string.match(entry[1], '^%d+')) - 1
+        found[#found + 1] = { on, seq, tonumber(fields[4]), tonumber(fields[6]), below, fields[2] }
+      end
+    end
+  end
+  return found
+end
+
+-- Whoever holds an effect holds it no more.
+local function let_go(effect, owner)
+  if owner and owner ~= '' then
+    redis.call('SREM', P .. ':held:' .. owner, effect)
+  end
+end
+
+local function take(effect, owner)
+  redis.call('ZREM', P .. ':free', effect)
+  redis.call('SADD', P .. ':held:' .. owner, effect)
+  redis.call('SADD', P .. ':holders', owner)
+  redis.call('HSET', P .. ':effect:' .. effect, 'owner', owner)
+end
+
+-- An owner is no more: what it held is anybody's, and due at once.
+local function free_all(owner)
+  local held = P .. ':held:' .. owner
+  for _, effect in ipairs(redis.call('SMEMBERS', held)) do
+    local key = P .. ':effect:' .. effect
+    redis.call('HSET', key, 'owner', '')
+    redis.call('ZADD', P .. ':free', redis.call('HGET', key, 'born'), effect)
+  end
+  redis.call('DEL', held)
+  redis.call('SREM', P .. ':holders', owner)
+end
+
+-- A server that went back in time, behind what a client has seen, begins an epoch: its rows have greater numbers than
+-- any that were ever given. Returns the epoch, when it is not the one the client knows.
+local function moved_on(epoch, seen)
+  local meta = redis.call('HMGET', P .. ':meta', 'epoch', 'cursor')
+  local current, cursor = tonumber(meta[1] or '0'), tonumber(meta[2] or '0')
+  if cursor < seen and current <= epoch then
+    redis.call('HSET', P .. ':epochs', id_of(epoch + 1), id_of(cursor))
+    redis.call('HSET', P .. ':meta', 'epoch', id_of(epoch + 1), 'cursor', id_of((epoch + 1) * 1099511627776))
+    return epoch + 1
+  end
+  return current ~= epoch and current or nil
+end

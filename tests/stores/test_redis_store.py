@@ -1,0 +1,285 @@
+"""What the shared store does when servers stop, answers are lost, leases lapse and other versions write."""
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as Lost
+
+from p2engine.domain import codec
+from p2engine.domain.effects import CallTool
+from p2engine.domain.ids import EffectId
+from p2engine.domain.records import Batch, Cursor, Perform, Query
+from p2engine.errors import HeadMoved, NewerFormat, Pruned, Rewound, StoreError
+from p2engine.stores.redis import RedisStore
+from p2engine.stores.redis_server import RedisAddress, RedisServer
+from p2engine.testing.histories import answering, asking, conversation, fact, noting, opening, owing, ref, thought
+from tests.servers import ValkeyServer
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[ValkeyServer]:
+    with ValkeyServer("--save", "", "--appendonly", "no") as server:
+        yield server
+
+
+@pytest.fixture
+def own() -> Iterator[ValkeyServer]:
+    """A server that a test may stop and damage."""
+    server = ValkeyServer().start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"t{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+async def opened(prefix: str) -> AsyncIterator[Open]:
+    """Opens stores as processes would, under one prefix."""
+    stores: list[RedisStore] = []
+    servers: list[RedisServer] = []
+
+    async def open_store(valkey: ValkeyServer, **options: Any) -> RedisStore:
+        address = RedisAddress(host="127.0.0.1", port=valkey.port, prefix=prefix)
+        server = await RedisServer.open(address, durability="warn")
+        servers.append(server)
+        store = await RedisStore.open(server, **options)
+        stores.append(store)
+        return store
+
+    yield open_store
+    for store in stores:
+        await store.aclose()
+    for server in servers:
+        await server.aclose()
+
+
+def losing_an_answer(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call of a script is done, and the connection is lost before its answer comes."""
+    once = store._scripts.once
+    lost = False
+
+    async def lose(name: str, *arguments: Any) -> Any:
+        nonlocal lost
+        answer = await once(name, *arguments)
+        if not lost:
+            lost = True
+            raise Lost("reset by peer")
+        return answer
+
+    monkeypatch.setattr(store._scripts, "once", lose)
+
+
+@pytest.mark.parametrize("before", [(), (opening(),), (opening(), noting(fact("f1", of="demo")))], ids=len)
+async def test_failure_35_a_write_whose_answer_is_lost_is_done_once(
+    shared: ValkeyServer, opened: Open, monkeypatch: pytest.MonkeyPatch, before: tuple[Batch, ...]
+) -> None:
+    """It is sent again, found written, and told so: no conflict, no second row."""
+    store = await opened(shared)
+    for batch in before:
+        await store.write(batch)
+    losing_an_answer(store, monkeypatch)
+    after: Batch = [opening(), answering(), noting(fact("f2", of="demo"))][len(before)]
+    written = await store.write(after)
+    assert written.row in (0, (await store.newest()).row)
+    await store.write([answering(), asking(head=4), answering()][len(before)])
+    ids = [event.id for event in await store.events(Query())]
+    assert len(ids) == len(set(ids))
+
+
+async def test_failure_35_a_store_outlives_its_server(own: ValkeyServer, opened: Open) -> None:
+    """A server that is killed and comes back with its file: who waits goes on, and nothing acknowledged is missing."""
+    store = await opened(own)
+    await store.write(opening())
+    tail = store.tail(Cursor())
+    assert [(await anext(tail)).index for _ in range(2)] == [0, 1]
+    own.stop()
+    writing = asyncio.ensure_future(store.write(answering()))
+    following = asyncio.ensure_future(anext(tail))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(own.start, own.port)
+    await writing
+    assert (await following).index == 2
+    assert await store.head(ref("demo")) == 4
+
+
+async def test_seam_18_a_server_that_went_back_in_time_is_told_of(
+    own: ValkeyServer, opened: Open, tmp_path: Path
+) -> None:
+    """Its rows get numbers that were never given, what rests on lost ones is refused, and old cursors are told so."""
+    store = await opened(own)
+    await store.write(opening())
+    own.stop()
+    shutil.copytree(own.folder, tmp_path / "past")
+    await asyncio.to_thread(own.start, own.port)
+    await store.write(answering())
+    await store.write(asking(head=4))
+    late = await store.newest()
+    own.stop()
+    shutil.rmtree(own.folder)
+    shutil.copytree(tmp_path / "past", own.folder)
+    await asyncio.to_thread(own.start, own.port)
+
+    with pytest.raises(Rewound, match="went back in time: writes up to row 3"):
+        await store.due(limit=10)
+    assert await store.head(ref("demo")) == 2
+    written = await store.write(answering())
+    assert written.row > late.row
+    with pytest.raises(Pruned, match="the server lost its rows after 1"):
+        await store.events(Query(after=late))
+    with pytest.raises(Pruned, match="the server lost its rows"):
+        await anext(store.tail(late))
+    assert [event.index for event in await store.events(Query(after=Cursor(1, 5)))] == [2, 3]
+
+    other = await opened(own)
+    assert (await other.write(asking(head=4))).row == written.row + 1
+
+
+async def test_seam_05_a_conflict_brings_what_is_missing(shared: ValkeyServer, opened: Open) -> None:
+    """Who wrote on too short a stack gets the commits it lacks with the refusal."""
+    store = await opened(shared)
+    await store.write(opening())
+    await store.write(answering())
+    await store.write(asking(head=4))
+    with pytest.raises(HeadMoved) as moved:
+        await store.write(asking("demo", head=2))
+    assert moved.value.missing is not None
+    assert [placed.seq for placed in moved.value.missing] == [2, 4]
+    assert list(moved.value.missing) == list(await store.load(ref("demo"), since=2))
+
+
+async def test_seam_09_a_lease_that_lapses_is_a_death(shared: ValkeyServer, opened: Open) -> None:
+    """What a process held that has not renewed its lease is due; if it lives after all, it may still settle it."""
+    gone = await opened(shared, lease_s=0.05)
+    await gone._lease.end()
+    await gone.write(opening(owner=gone.owner))
+    store = await opened(shared, handed_out_s=0)
+    while not (due := await store.due(limit=10)):
+        await asyncio.sleep(0)
+    assert due == [Perform(thought("demo"), "think")]
+    await gone.write(answering())
+    assert await store.due(limit=10) == []
+
+
+async def test_a_store_that_closes_hands_back_what_it_held(shared: ValkeyServer, opened: Open) -> None:
+    """At once, and that is no try that failed: nobody waits for the lease to lapse."""
+    store = await opened(shared)
+    gone = await opened(shared)
+    await gone.write(opening(owner=gone.owner))
+    assert await store.due(limit=10) == []
+    await gone.aclose()
+    assert await store.due(limit=10) == [Perform(thought("demo"), "think")]
+
+
+async def test_what_was_handed_out_is_not_due_for_a_while(shared: ValkeyServer, opened: Open) -> None:
+    """Neither what was just written for others to do, nor what a sweep has just handed out."""
+    store = await opened(shared)
+    await store.write(opening(owner=None))
+    assert await store.due(limit=10) == []
+    soon = await opened(shared, handed_out_s=0)
+    await soon.write(owing("demo", CallTool(id=thought("demo", 5), call_id="c", tool="pay")))
+    assert await store.due(limit=10) == [Perform(thought("demo", 5), "call_tool.pay")]
+    assert await store.due(limit=10) == []
+
+
+async def test_seam_29_an_effect_of_a_later_version_is_left_to_others(
+    shared: ValkeyServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that cannot read it says so by name and lets go of it."""
+    store = await opened(shared, released_s=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(codec, "CODEC", codec.CODEC + 1)
+        await store.write(opening())
+    with pytest.raises(NewerFormat, match=thought("demo")):
+        await store.claim(thought("demo"), store.owner)
+    assert await store.held(store.owner) == []
+    newer = await opened(shared)
+    with monkeypatch.context() as patched:
+        patched.setattr(codec, "CODEC", codec.CODEC + 1)
+        assert await store.due(limit=10) == [Perform(thought("demo"), "think")]
+    assert newer.owner != store.owner
+
+
+async def test_data_of_a_later_version_is_refused(shared: ValkeyServer, opened: Open, prefix: str) -> None:
+    """Another version's keys are left alone."""
+    store = await opened(shared)
+    await store.server.client.hset(f"{prefix}:meta", "schema", "99")
+    with pytest.raises(NewerFormat, match=r"schema '99'; this version knows 1"):
+        await opened(shared)
+
+
+async def test_a_foreign_key_in_the_way_is_named(shared: ValkeyServer, opened: Open, prefix: str) -> None:
+    """A prefix under which somebody else keeps something is refused, and nothing of it is touched."""
+    store = await opened(shared)
+    await store.server.client.delete(f"{prefix}:meta")
+    await store.server.client.set(f"{prefix}:meta", "mine")
+    with pytest.raises(StoreError, match="is not ours"):
+        await opened(shared)
+    assert await store.server.client.get(f"{prefix}:meta") == b"mine"
+
+
+async def test_failure_35_a_full_server_refuses_whole_batches(own: ValkeyServer, opened: Open) -> None:
+    """Nothing of what a full server refuses is written, and what frees it lets it go on."""
+    store = await opened(own)
+    await store.write(opening())
+    await store.server.client.config_set("maxmemory", "1")
+    with pytest.raises(StoreError, match="is full"):
+        await store.write(answering())
+    await store.server.client.config_set("maxmemory", "0")
+    assert await store.head(ref("demo")) == 2
+    assert list(await store.owed(ref("demo"))) == [thought("demo")]
+    await store.write(answering())
+
+
+async def test_who_follows_a_stack_hears_what_is_spoken_there(shared: ValkeyServer, opened: Open) -> None:
+    """Whoever writes to it is told that somebody listens; what is said comes before the answer that it became."""
+    store, other = await opened(shared), await opened(shared)
+    assert not (await store.write(opening())).followed
+    news = other.follow(ref("demo"), since=0)
+    assert [placed.seq for placed in await anext(news)] == [0]
+    claimed = await store.claim(thought("demo"), store.owner)
+    assert claimed is not None
+    assert claimed.followed
+    store.speak(ref("demo"), "h")
+    store.speak(ref("demo"), "i")
+    assert (await store.write(answering())).followed
+    assert await anext(news) == "hi"
+    assert [placed.seq for placed in await anext(news)] == [2]
+
+
+async def test_failure_35_who_follows_a_stack_outlives_the_server(own: ValkeyServer, opened: Open) -> None:
+    """What was written while the connection was away, and what comes after, is all heard of."""
+    store, other = await opened(own), await opened(own)
+    await store.write(opening())
+    news = other.follow(ref("demo"), since=0)
+    assert [placed.seq for placed in await anext(news)] == [0]
+    following = asyncio.ensure_future(anext(news))
+    await asyncio.sleep(0)
+    own.stop()
+    await asyncio.to_thread(own.start, own.port)
+    await store.write(answering())
+    assert [placed.seq for placed in await following] == [2]
+    await store.write(asking(head=4))
+    assert [placed.seq for placed in await anext(news)] == [4]
+
+
+async def test_a_great_stack_is_loaded_whole(shared: ValkeyServer, opened: Open) -> None:
+    """Thousands of entries, from any entry on."""
+    store = await opened(shared)
+    await store.write(opening())
+    for head in range(2, 400, 4):
+        await store.write(answering(head=head))
+        await store.write(asking(head=head + 2))
+    assert [placed.seq for placed in await store.load(ref("demo"))] == list(range(0, 402, 2))
+    assert [placed.seq for placed in await store.load(ref("demo"), since=301)] == list(range(300, 402, 2))
+    assert EffectId(thought("demo", 401)) in await store.owed(ref("demo"))
+    assert conversation("demo").current == ref("demo")
