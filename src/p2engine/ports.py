@@ -81,6 +81,10 @@ class Owing(Protocol):
         """Owed effects that no living process holds, oldest first; none that somebody was asked to do a moment ago."""
         ...
 
+    async def backlog(self) -> tuple[int, float | None]:
+        """How many effects no living process holds, and since when the oldest is owed (Unix s). Hands nothing out."""
+        ...
+
     async def owed(self, ref: StackRef) -> Sequence[EffectId]:
         """What this stack still owes."""
         ...

@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final
 
 from p2engine.domain.records import Commit
 from p2engine.domain.states import Finished
@@ -22,15 +22,6 @@ HOST: Final = "127.0.0.1"
 TEXT: Final = "text/plain; version=0.0.4"
 
 Sample = tuple[str, Mapping[str, str], float]
-
-
-@runtime_checkable
-class Backlog(Protocol):
-    """A store that can say what is due without handing it out."""
-
-    async def backlog(self) -> tuple[int, float | None]:
-        """How many effects no living process holds, and since when the oldest is owed, in Unix seconds."""
-        ...
 
 
 class Meter:
@@ -137,12 +128,11 @@ class Probes:
     async def _gauges(self) -> list[Sample]:
         found: list[Sample] = [("jobs_in_flight", {}, self._engine.inline.running)]
         world = self._engine.world
-        if isinstance(world.store, Backlog):
-            with suppress(StoreError):  # what cannot be measured is left out; readyz says why
-                number, since = await world.store.backlog()
-                found.append(("effects_due", {}, number))
-                age_s = 0.0 if since is None else max(0.0, world.clock.now() - since)
-                found.append(("effects_due_oldest_age_seconds", {}, age_s))
+        with suppress(StoreError):  # what cannot be measured is left out; readyz says why
+            number, since = await world.store.backlog()
+            found.append(("effects_due", {}, number))
+            age_s = 0.0 if since is None else max(0.0, world.clock.now() - since)
+            found.append(("effects_due_oldest_age_seconds", {}, age_s))
         with suppress(OSError):
             found += [("queue_depth", {"queue": name}, number) for name, number in (await self._depths()).items()]
         return found

@@ -32,6 +32,7 @@ from p2engine.dispatch.celery import (
     PERFORM,
     TICKS,
     WAKE,
+    WORKER,
     celery_app,
     client_name,
     queues_of,
@@ -131,7 +132,7 @@ class Worker:
         self.settings = without_stand_in(settings)
         self._sweeps, self._feeds, self._health = sweeps, feeds, health
         self._project_code, self._debug = project_code, debug
-        self._client_name = client_name("worker")
+        self._client_name = client_name(WORKER, broker_of(settings))
         self._node: Node | None = None
         self._logs = ExitStack()
         self._is_ready = False
@@ -177,7 +178,9 @@ class Worker:
         """Let what runs end within the grace period, hand back the rest. Twice is once."""
         if self._node is not None:
             self._node.close()
+            log.info("worker has ended; nothing is held here any more")
             self._logs.close()
+            self._node = None
 
     @asynccontextmanager
     async def _engine(self, part: Part) -> AsyncIterator[Engine]:
@@ -205,6 +208,7 @@ class Worker:
         app.steps["consumer"].add(_letting_go(self._client_name))
         signals.worker_init.connect(self._on_init, weak=False)
         signals.worker_ready.connect(self._on_ready, weak=False)
+        signals.worker_shutdown.connect(self._on_shutdown, weak=False)
         signals.setup_logging.connect(_leave_logging, weak=False)
         return app
 
@@ -244,6 +248,11 @@ class Worker:
         for number in STATUS:
             signal.signal(number, self._on_signal)
         log.info("ready")
+
+    def _on_shutdown(self, sender: Any, **_: Any) -> None:
+        """Celery has ended, whoever started it."""
+        if sender.app is self.app:
+            self.close()
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         """Asked to end: Celery stops taking messages, and the engine closes. Asked twice: at once."""

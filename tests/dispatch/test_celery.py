@@ -16,7 +16,6 @@ from p2engine.dispatch.celery import (
     BATCH_MAX,
     PERFORM,
     QUEUES,
-    VISIBILITY_TIMEOUT_S,
     WAKE,
     Broker,
     CeleryDispatcher,
@@ -28,7 +27,6 @@ from p2engine.domain.effects import AnyEffect, CallAgent, CallTool, Cancel, kind
 from p2engine.domain.ids import AgentId, EffectId, StackRef
 from p2engine.domain.records import Perform, Wake
 from p2engine.domain.states import Caller
-from p2engine.limits import DECISION_TIMEOUT_S
 from tests.servers import ValkeyServer, free_port
 
 ROUTES = Routes({"render": "gpu"}, on_loop={"lookup", "render"}.__contains__)
@@ -157,13 +155,12 @@ async def test_a_broker_that_was_restarted_is_found_again() -> None:
 
 
 def test_settings_of_the_application() -> None:
-    """What a message that nobody acknowledged comes to, how many one process takes, and what is never sent."""
+    """Messages are kept by the process that took them, how many it takes, and what is never sent."""
     app = celery_app(broker_at("redis://:secret@nowhere.invalid:6379/2"), QUEUES)
     assert app.conf.task_acks_late
     assert app.conf.task_reject_on_worker_lost
     assert app.conf.worker_prefetch_multiplier == 1
-    assert app.conf.broker_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT_S > DECISION_TIMEOUT_S
-    assert app.conf.result_backend_transport_options["visibility_timeout"] == VISIBILITY_TIMEOUT_S
+    assert app.conf.broker_transport_options["ack_emulation"] is False
     assert (app.conf.task_serializer, app.conf.accept_content) == ("json", ["json"])
     assert app.conf.task_ignore_result
     assert app.conf.result_backend is None

@@ -17,6 +17,7 @@ from tests.dispatch.workplace import INT, KILL, READY, TERM, Workplace
 from tests.servers import ValkeyServer, free_port
 
 PATIENCE_S = 40.0
+ENDED = "worker has ended"
 
 
 async def say(engine: Engine, text: str, name: str = "demo") -> Reply:
@@ -100,6 +101,7 @@ async def test_a_worker_that_is_asked_to_end_finishes_what_runs(place: Workplace
         first.signal(TERM)
         await asyncio.to_thread(place.go, "paid")
         assert await asyncio.to_thread(first.wait) == 143
+        assert any(ENDED in line for line in first.said)
         await asyncio.to_thread(place.worker, "--no-sweeper")  # nobody sweeps: the message itself came back
         assert (await turn).text == f"I was told: paid by {first.pid}"
 
@@ -114,6 +116,7 @@ async def test_asked_twice_a_worker_ends_at_once(place: Workplace) -> None:
         worker.until("ends")
         worker.signal(INT)
         assert await asyncio.to_thread(worker.wait) == 130
+        assert not any(ENDED in line for line in worker.said)
         turn.cancel()
         await asyncio.gather(turn, return_exceptions=True)
 
@@ -138,6 +141,7 @@ async def test_work_goes_to_the_queue_it_belongs_to(place: Workplace) -> None:
         assert (await say(engine, "call whoami")).text == f"I was told: {ticks.pid}"
     ticks.signal(TERM)
     assert await asyncio.to_thread(ticks.wait) == 143
+    assert any(ENDED in line for line in ticks.said)
 
 
 async def test_a_call_waits_for_a_worker_that_has_its_tool(place: Workplace) -> None:

@@ -17,7 +17,18 @@ from p2engine.domain.records import Batch, Cursor, Perform, Query
 from p2engine.errors import HeadMoved, NewerFormat, Pruned, Rewound, StoreError
 from p2engine.stores.redis import RedisStore
 from p2engine.stores.redis_server import RedisAddress, RedisServer
-from p2engine.testing.histories import answering, asking, conversation, fact, noting, opening, owing, ref, thought
+from p2engine.testing.histories import (
+    NOBODY,
+    answering,
+    asking,
+    conversation,
+    fact,
+    noting,
+    opening,
+    owing,
+    ref,
+    thought,
+)
 from tests.servers import ValkeyServer
 
 Open = Callable[..., Any]
@@ -189,6 +200,22 @@ async def test_what_was_handed_out_is_not_due_for_a_while(shared: ValkeyServer, 
     await soon.write(owing("demo", CallTool(id=thought("demo", 5), call_id="c", tool="pay")))
     assert await store.due(limit=10) == [Perform(thought("demo", 5), "call_tool.pay")]
     assert await store.due(limit=10) == []
+
+
+async def test_the_backlog_is_what_no_living_process_holds(shared: ValkeyServer, opened: Open) -> None:
+    """Counted with the age of the oldest, and nothing of it is handed out for that."""
+    store = await opened(shared)
+    assert await store.backlog() == (0, None)
+    before = store.server.now()
+    await store.write(opening("free"))
+    await store.write(opening("dead", owner=NOBODY))
+    await store.write(opening("held", owner=store.owner))
+    count, since = await store.backlog()
+    assert count == 2
+    assert since is not None
+    assert before - 1 < since <= store.server.now() + 1
+    soon = await opened(shared, handed_out_s=0)
+    assert Perform(thought("dead"), "think") in await soon.due(limit=10)
 
 
 async def test_seam_29_an_effect_of_a_later_version_is_left_to_others(

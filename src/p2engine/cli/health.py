@@ -155,9 +155,11 @@ async def _servers(settings: Settings) -> Sequence[Finding]:
     """The servers that these settings name; without any, nothing of them is loaded."""
     if "redis" not in (settings.store, settings.blobs) and settings.dispatch != "celery":
         return []
-    from p2engine.cli.health_servers import blobs_finding, redis_findings
+    from p2engine.cli.health_servers import blobs_finding, dispatch_findings, redis_findings
 
     found = [*await redis_findings(settings)]
+    if settings.dispatch == "celery" and all(each.status != "fail" for each in found):
+        found += await dispatch_findings(settings)
     if settings.store == "redis":
         found.append(blobs_finding(settings))
     return found

@@ -11,9 +11,11 @@ from p2engine.errors import P2EngineError
 from p2engine.settings import Settings
 from p2engine.stores.redis_checks import Found, Info
 from p2engine.stores.redis_server import RedisServer
+from p2engine.wiring import Engine
 
 SKEW_LOW_S: Final = 5.0  # between this host's clock and the server's: worth a warning
 SLOW_MS: Final = 10.0  # for one answer: a turn asks about ten times
+OVERDUE_S: Final = 60.0  # that something is owed and nobody is at it: worth a warning
 MEMORY_LOW: Final = 0.8  # of maxmemory in use: worth a warning
 
 
@@ -88,3 +90,32 @@ def _clock(ahead_s: float) -> Finding:
     way = "ahead of" if ahead_s > 0 else "behind"
     detail = f"this host's clock is {abs(ahead_s):.0f} s {way} the server's, which counts: only logs here are misdated"
     return Finding("redis.clock", "warn", detail, "set one of the two by NTP")
+
+
+async def dispatch_findings(settings: Settings) -> Sequence[Finding]:
+    """Whether workers are there, what waits for them on the queues, and how long anything has been owed."""
+    try:
+        async with Engine.open(settings=settings, work=False, project_code=False) as engine:
+            return [found async for found in _dispatched(engine)]
+    except P2EngineError as error:
+        return [Finding("workers", "fail", error.message, error.hint)]
+    except OSError as error:
+        return [Finding("workers", "fail", str(error))]
+
+
+async def _dispatched(engine: Engine) -> AsyncIterator[Finding]:
+    if engine.elsewhere is None:
+        return
+    workers = await engine.elsewhere.workers()
+    if workers:
+        yield Finding("workers", "ok", f"{len(workers)}: {', '.join(workers)}")
+    else:
+        yield Finding("workers", "warn", "none is there: nothing that is said is answered", "p2engine worker")
+    waiting = {name: depth for name, depth in (await engine.elsewhere.depths()).items() if depth}
+    yield Finding("queues", "ok", ", ".join(f"{name} {depth}" for name, depth in waiting.items()) or "empty")
+    count, since = await engine.world.store.backlog()
+    age_s = 0.0 if since is None else engine.world.clock.now() - since
+    status: Status = "warn" if age_s > OVERDUE_S else "ok"
+    oldest = f", the oldest for {age_s:.0f} s" if since is not None else ""
+    mend = "start more workers, or look into their logs for what they lack" if status == "warn" else ""
+    yield Finding("owed", status, f"{count} held by no process{oldest}", mend)

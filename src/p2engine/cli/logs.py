@@ -37,7 +37,8 @@ _SECRETS = re.compile(r"\b(?:sk|pk|xoxb|ghp|gsk)[-_][\w-]{8,}|\b(Bearer|Basic)\s
 def logged(settings: "Settings", *, debug: bool = False, libraries: Sequence[str] = ()) -> Iterator[None]:
     """While inside, log to the file of these settings, and to standard error where `logging.console` is on.
 
-    libraries: loggers of others whose warnings are wanted as well. A log that cannot be written is one warning on standard error; it stops nobody.
+    libraries: loggers of others whose warnings are wanted as well.
+    A log that cannot be written is one warning on standard error; it stops nobody.
     """
     root, models = logging.getLogger(ROOT), logging.getLogger(MODELS)
     roots = [root, *(logging.getLogger(name) for name in libraries)]

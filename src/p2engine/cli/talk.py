@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 YOU = "You: "
 FAILED = ("error", "budget")
+ALONE_S = 2.0  # until somebody who waits for workers is told that there are none
 INSIDE = {
     "/rewind": "INDEX: go back so that entries 0…INDEX stay",
     "/branch": "[NAME]: list the branches, or go to one; a new name forks here",
@@ -128,21 +129,39 @@ class Chat:
         await self._look()
         self._view.said(text)
         on_text = self._view.on_text if self._view.streams else None
-        # A turn in the shell goes on behind the next prompt; alone, with whoever opens the project next.
-        with self._in_a_turn("meanwhile" if self._session.engine is not None else "with"):
+        with self._in_a_turn(self._goes_on_here()):
             reply = await self._conversation.say(text, branch=self._branch, on_text=on_text)
         await self._end(reply)
+
+    async def _say_when_alone(self) -> None:
+        """Somebody who waits for workers, and there are none, is told so."""
+        await asyncio.sleep(ALONE_S)
+        elsewhere = self._engine.elsewhere
+        with suppress(OSError):  # a broker that is away has been told of
+            if elsewhere is not None and not await elsewhere.workers():
+                self._output.note("no worker is there to answer: start one with p2engine worker")
 
     @contextmanager
     def _in_a_turn(self, goes_on: str) -> Iterator[None]:
         """While inside, a turn runs. goes_on: how, if it is left; remembered when it is."""
         self._goes_on = goes_on
+        lonely = asyncio.ensure_future(self._say_when_alone()) if self._engine.elsewhere is not None else None
         try:
             yield
         except EXPECTED:
             self._goes_on = ""
             raise
+        finally:
+            if lonely is not None:
+                lonely.cancel()
         self._goes_on = ""
+
+    def _goes_on_here(self) -> str:
+        """How a turn that is left here goes on, where nobody else is at it already."""
+        if self._engine.elsewhere is not None:
+            return "at the workers; to see its answer"
+        # A turn in the shell goes on behind the next prompt; alone, with whoever opens the project next.
+        return "with" if self._session.engine is None else "meanwhile"
 
     async def _go_on(self) -> None:
         """Finish the turn that was interrupted, or follow the process that is at it."""
@@ -152,8 +171,7 @@ class Chat:
             following = f"; {' and '.join(holders)} is at it; following" if holders else ""
             self._output.note(f"resuming {self._conversation.name}: {words}{following}")
         on_text = self._view.on_text if self._view.streams else None
-        alone = "with" if self._session.engine is None else "meanwhile"
-        with self._in_a_turn("in the other process" if is_held else alone):
+        with self._in_a_turn("in the other process" if is_held else self._goes_on_here()):
             reply = await self._conversation.resume(branch=self._branch, on_text=on_text)
         if reply is None and is_held:  # it was done before we could follow
             reply = await self._last_reply()

@@ -24,10 +24,11 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from p2engine.domain.records import Job, Perform, Wake
-from p2engine.limits import DECISION_TIMEOUT_S, SHUTDOWN_GRACE_S
+from p2engine.limits import SHUTDOWN_GRACE_S
 
 log = logging.getLogger("p2engine.dispatch")
 
+WORKER: Final = "worker"  # what workers call themselves at the broker
 TICKS: Final = "ticks"
 TOOLS: Final = "tools"
 QUEUES: Final = (TICKS, TOOLS, "evals", "rollouts")
@@ -37,7 +38,6 @@ PERFORM: Final = "p2engine.perform"
 WAKE: Final = "p2engine.wake"
 CALL_TOOL: Final = "call_tool."  # how the kind of a tool call begins
 
-VISIBILITY_TIMEOUT_S: Final = 2 * DECISION_TIMEOUT_S  # a message that nobody acknowledged is delivered anew
 CONCURRENCY: Final = 512  # messages one process holds at a time: a thread each, made when it is needed
 BLOCKING_CONCURRENCY: Final = 32  # the same for a process that takes no ticks: more would wait for a thread of a tool
 POLL_S: Final = 5  # how long one BRPOP waits: an idle worker sends one in that time
@@ -78,9 +78,9 @@ def queues_of(pins: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*QUEUES, *pins.values())))
 
 
-def client_name(role: str) -> str:
+def client_name(role: str, broker: Broker) -> str:
     """What the broker is to call the connections of one process, so that people and `doctor` know whose they are."""
-    return f"p2engine-{role}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return f"{broker.prefix}:{role}:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
 def celery_app(broker: Broker, queues: Iterable[str], *, client_name: str | None = None) -> Celery:
@@ -90,7 +90,7 @@ def celery_app(broker: Broker, queues: Iterable[str], *, client_name: str | None
     """
     transport: dict[str, Any] = {
         "global_keyprefix": f"{broker.prefix}:celery:",
-        "visibility_timeout": VISIBILITY_TIMEOUT_S,
+        "ack_emulation": False,  # a message that is lost with its worker is found by a sweep; see decision 18
         "polling_interval": POLL_S,
         "priority_steps": [0],
         "socket_timeout": SOCKET_TIMEOUT_S,
@@ -108,7 +108,6 @@ def celery_app(broker: Broker, queues: Iterable[str], *, client_name: str | None
         broker_transport_options=transport,
         broker_url=broker.url,
         result_backend=None,
-        result_backend_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT_S},
         task_acks_late=True,
         task_create_missing_queues=False,
         task_default_queue=TICKS,
@@ -166,6 +165,7 @@ class CeleryDispatcher:
     ) -> None:
         self._queue_of = queue_of
         self._shown = broker.shown
+        self._prefix = broker.prefix
         self._grace_s = grace_s
         self._wire = _Wire(app)
         self._orders: SimpleQueue[_Order] = SimpleQueue()
@@ -184,10 +184,17 @@ class CeleryDispatcher:
 
     async def depths(self) -> dict[str, int]:
         """How many messages wait in each queue. Raises OSError where the broker cannot be reached."""
+        return await self._ask(self._wire.depths)
+
+    async def workers(self) -> list[str]:
+        """The workers of this project that are connected: `process 4711 on HOST`. Raises OSError as `depths` does."""
+        return await self._ask(lambda: self._wire.clients(f"{self._prefix}:{WORKER}:"))
+
+    async def _ask(self, read: Callable[[], T]) -> T:
         if self._closed:
             raise ConnectionError("closed")
         self._start()
-        question = _Question(self._wire.depths)
+        question = _Question(read)
         self._orders.put(question)
         return await question.answer
 
@@ -324,6 +331,12 @@ class _Wire:
     def depths(self) -> dict[str, int]:
         """How many messages wait in each queue."""
         return {name: int(self._channel.client.llen(name)) for name in self._app.amqp.queues}
+
+    def clients(self, begins: str) -> list[str]:
+        """Who is connected under a name that begins so, in words, each process once."""
+        names = {client["name"] for client in self._channel.client.client_list()}
+        found = [name.removeprefix(begins).split(":") for name in names if name.startswith(begins)]
+        return sorted(f"process {pid} on {host}" for host, pid, _ in found)
 
     def hang_up(self) -> None:
         connection, self._connection, self._channel, self._batch = self._connection, None, None, None

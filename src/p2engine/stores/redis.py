@@ -181,6 +181,11 @@ class RedisStore:
     async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
         return [who.decode() for who in await self._scripts("holders", ref, besides or "")]
 
+    async def backlog(self) -> tuple[int, float | None]:
+        """How many effects no living process holds, and since when the oldest is owed, in Unix seconds."""
+        _, count, oldest_us = await self._scripts("backlog")
+        return int(count), int(oldest_us) / 1e6 or None
+
     # Reading
 
     async def load(self, ref: StackRef, *, since: int = 0) -> Sequence[Placed]:

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from p2engine.errors import Rewound
 from p2engine.stores.redis_server import RedisServer
 
-NAMES: Final = ("write", "load", "claim", "due", "holders", "leave")
+NAMES: Final = ("write", "load", "claim", "due", "holders", "leave", "backlog")
 
 
 class Scripts:

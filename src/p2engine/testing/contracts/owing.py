@@ -178,3 +178,15 @@ class OwingContract:
         assert list(await store.holders(ref("demo"), besides=owner)) == []
         assert list(await store.holders(ref("dead"))) == []
         assert list(await store.holders(ref("free"))) == []
+
+    async def test_the_backlog_is_what_no_living_owner_holds(self, store: Archive, owner: OwnerId) -> None:
+        """Counted, with the time of the oldest; looking changes nothing."""
+        assert await store.backlog() == (0, None)
+        await store.write(opening("free"))
+        await store.write(opening("dead", owner=NOBODY))
+        await store.write(opening("held", owner=owner))
+        count, since = await store.backlog()
+        assert count == 2
+        assert since is not None
+        assert (await store.backlog())[0] == 2
+        assert len(await store.due(limit=10)) == 2
