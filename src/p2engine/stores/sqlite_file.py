@@ -103,76 +103,87 @@ def _connect(path: str, timeout_s: float, *pragmas: str) -> sqlite3.Connection:
     return db
 
 
+class Form(NamedTuple):
+    """What a file of ours is: its mark, the tables of its newest schema, the steps from older ones, and its name."""
+
+    application: int
+    schema: int
+    tables: str
+    migrations: Mapping[int, str]
+    name: str
+
+
+STORE = Form(APPLICATION, SCHEMA, TABLES, MIGRATIONS, "store")
+
+
 class Opened(NamedTuple):
     writer: sqlite3.Connection
     reader: sqlite3.Connection  # in memory, the same
 
 
-def open_file(
-    path: str, *, sync: str, wait_s: float, schema: int = SCHEMA, migrations: Mapping[int, str] = MIGRATIONS
-) -> Opened:
-    """The connections to a file of this schema, made or migrated where needed.
+def open_file(path: str, *, sync: str, wait_s: float, form: Form = STORE) -> Opened:
+    """The connections to a file of this form, made or migrated where needed.
 
     Blocks for about `wait_s` seconds at most. Raises StoreError, StoreBusy, NewerFormat.
     """
     deadline = time.monotonic() + wait_s
     while True:
         try:
-            return _open(path, sync, schema, migrations)
+            return _open(path, sync, form)
         except sqlite3.Error as error:
             if not busy(error) or time.monotonic() > deadline:
                 raise store_error(error, path) from error
             time.sleep(RETRY_S)  # switching to WAL does not heed SQLite's own way of waiting
 
 
-def _open(path: str, sync: str, schema: int, migrations: Mapping[int, str]) -> Opened:
+def _open(path: str, sync: str, form: Form) -> Opened:
     db = connect_writer(path, sync=sync)
     try:
-        _bring_up(db, path, schema, migrations)
+        _bring_up(db, path, form)
         return Opened(db, db if path == MEMORY else connect_reader(path))
     except (sqlite3.Error, StoreError):
         db.close()
         raise
 
 
-def _bring_up(db: sqlite3.Connection, path: str, schema: int, migrations: Mapping[int, str]) -> None:
-    found = _schema_of(db, path, schema)
+def _bring_up(db: sqlite3.Connection, path: str, form: Form) -> None:
+    found = _schema_of(db, path, form)
     if found == 0:
         db.execute(f"PRAGMA page_size={PAGE_BYTES}")
     (journal,) = db.execute("PRAGMA journal_mode=WAL").fetchone()  # a copy that SQLite made is not in it
     if journal not in ("wal", "memory"):
         raise StoreError(f"{path} lies where SQLite cannot keep a write-ahead log", hint="put it on a local disk")
-    if found == schema:
+    if found == form.schema:
         return
     if found:
         _keep_copy(db, path, found)
     db.execute("BEGIN IMMEDIATE")
     try:
-        found = _schema_of(db, path, schema)  # another process may have been first
-        scripts = [migrations[version] for version in range(found, schema)] if found else [TABLES]
+        found = _schema_of(db, path, form)  # another process may have been first
+        scripts = [form.migrations[version] for version in range(found, form.schema)] if found else [form.tables]
         for script in scripts:
             for statement in script.split(";\n"):
                 db.execute(statement)
-        db.execute(f"PRAGMA application_id={APPLICATION}")
-        db.execute(f"PRAGMA user_version={schema}")
+        db.execute(f"PRAGMA application_id={form.application}")
+        db.execute(f"PRAGMA user_version={form.schema}")
         db.execute("COMMIT")
     finally:
         if db.in_transaction:
             db.execute("ROLLBACK")
 
 
-def _schema_of(db: sqlite3.Connection, path: str, schema: int) -> int:
+def _schema_of(db: sqlite3.Connection, path: str, form: Form) -> int:
     """The schema of the file, 0 when it is empty. Raises unless it is ours, and not of a later version."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (found,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if not tables:
         return 0
-    if application != APPLICATION:
-        raise StoreError(f"{path} is not a P2Engine store", hint="move it away, or name another file")
-    if found > schema:
+    if application != form.application:
+        raise StoreError(f"{path} is not a P2Engine {form.name}", hint="move it away, or name another file")
+    if found > form.schema:
         raise NewerFormat(
-            f"{path} was written by a later version of P2Engine (schema {found}; this one reads up to {schema})",
+            f"{path} was written by a later version of P2Engine (schema {found}; this one reads up to {form.schema})",
             hint="update P2Engine",
         )
     return int(found)
