@@ -12,6 +12,7 @@ from p2engine.domain.decisions import Decision, ToolOutcome
 from p2engine.domain.ids import AgentId, BlobRef, ConversationId, EffectId, OwnerId, StackRef
 from p2engine.domain.messages import Fragment, ModelReply, ModelRequest, ToolSpec
 from p2engine.domain.money import (
+    CREDIT,
     MAIN_BOOK,
     Account,
     AccountName,
@@ -255,7 +256,7 @@ class Ledger(Protocol):
     transaction with the store. Raises StoreError where the ledger cannot be used at all.
     """
 
-    async def open(self, *openings: Opening) -> Sequence[bool]:
+    async def open_wallets(self, *openings: Opening) -> Sequence[bool]:
         """Open wallets; which of them were new. One that is open stays as it is: nothing is topped up."""
         ...
 
@@ -283,7 +284,7 @@ class Ledger(Protocol):
         """What became of an order; None where the ledger never heard of it."""
         ...
 
-    async def account(self, name: AccountName, *, book: BookId = MAIN_BOOK) -> Account | None:
+    async def account(self, name: AccountName, *, book: BookId = MAIN_BOOK, instrument: str = CREDIT) -> Account | None:
         """An account as it stands now."""
         ...
 

@@ -63,6 +63,7 @@ SETTINGS = "src/p2engine/settings.py"
 # Where time, chance and new ids come from; the test kit draws its histories from a seed.
 DRIVERS = (
     "src/p2engine/dispatch/",
+    "src/p2engine/ledgers/",
     "src/p2engine/models/",
     "src/p2engine/sinks/",
     "src/p2engine/stores/",

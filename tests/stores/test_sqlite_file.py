@@ -11,7 +11,7 @@ from p2engine.domain.records import Batch, Cursor, Query
 from p2engine.domain.states import UserMessage
 from p2engine.errors import CorruptEntry, NewerFormat, Pruned, StoreError
 from p2engine.stores.sqlite import SqliteStore
-from p2engine.stores.sqlite_file import open_file
+from p2engine.stores.sqlite_file import STORE, open_file
 from p2engine.stores.sqlite_schema import SCHEMA
 from p2engine.testing.histories import (
     answered,
@@ -220,7 +220,7 @@ STEP = {SCHEMA: "ALTER TABLE conversation ADD COLUMN title TEXT;\nUPDATE convers
 async def test_an_older_file_is_migrated(path: Path) -> None:
     """An older file is brought up with everything in it, once, after a copy of it was put beside it."""
     for _ in range(2):
-        opened = open_file(str(path), sync="FULL", wait_s=1, schema=SCHEMA + 1, migrations=STEP)
+        opened = open_file(str(path), sync="FULL", wait_s=1, form=STORE._replace(schema=SCHEMA + 1, migrations=STEP))
         assert opened.reader.execute("SELECT title FROM conversation ORDER BY cid").fetchall() == [
             ("DEMO",),
             ("OTHER",),
@@ -232,7 +232,7 @@ async def test_an_older_file_is_migrated(path: Path) -> None:
 
 async def test_a_copy_is_a_store(path: Path) -> None:
     """The copy that a migration leaves can be opened and written like any store."""
-    for db in open_file(str(path), sync="FULL", wait_s=1, schema=SCHEMA + 1, migrations=STEP):
+    for db in open_file(str(path), sync="FULL", wait_s=1, form=STORE._replace(schema=SCHEMA + 1, migrations=STEP)):
         db.close()
     copy = await SqliteStore.open(f"{path}.schema-{SCHEMA}")
     assert await copy.head(ref("demo")) == 8
@@ -245,7 +245,7 @@ async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     """When a step fails the file stays at the version it had, and can be opened by it."""
     broken = {SCHEMA: STEP[SCHEMA] + "INSERT INTO nowhere VALUES (1);\n"}
     with pytest.raises(StoreError, match="nowhere"):
-        open_file(str(path), sync="FULL", wait_s=1, schema=SCHEMA + 1, migrations=broken)
+        open_file(str(path), sync="FULL", wait_s=1, form=STORE._replace(schema=SCHEMA + 1, migrations=broken))
     store = await SqliteStore.open(path)
     assert await store.head(ref("demo")) == 8
     assert await store.check() == []

@@ -12,6 +12,7 @@ from p2engine.testing.contracts.blobs import BlobStoreContract
 from p2engine.testing.contracts.catalogue import CatalogueContract
 from p2engine.testing.contracts.dispatcher import DispatcherContract
 from p2engine.testing.contracts.events import EventsContract
+from p2engine.testing.contracts.ledger import LedgerContract
 from p2engine.testing.contracts.lineage import LineageContract
 from p2engine.testing.contracts.owing import OwingContract
 from p2engine.testing.contracts.sinks import EventSinkContract
@@ -32,5 +33,6 @@ __all__ = [
     "CatalogueContract",
     "DispatcherContract",
     "EventSinkContract",
+    "LedgerContract",
     "StoreContract",
 ]

@@ -1,0 +1,1 @@
+"""Drivers of the port `Ledger`. Each knows the ports and one thing outside."""

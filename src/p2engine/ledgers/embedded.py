@@ -1,0 +1,197 @@
+"""The embedded ledger: one SQLite file of its own, written through one door, each commit flushed.
+
+Every transfer is one record, moved between two accounts in one transaction. Knows nothing of agents or effects.
+"""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from p2engine.domain.chain import START
+from p2engine.domain.money import (
+    CREDIT,
+    MAIN_BOOK,
+    Account,
+    AccountName,
+    Audit,
+    BookId,
+    Checkpoint,
+    Hold,
+    Opening,
+    Proof,
+    Receipt,
+    Record,
+    RecordQuery,
+    Transfer,
+)
+from p2engine.errors import StoreError
+from p2engine.ledgers import auditing, orders, reading
+from p2engine.ledgers.keys import Head, Keys
+from p2engine.ledgers.tables import LEDGER
+from p2engine.ledgers.writing import Writing, sign
+from p2engine.limits import BUSY_WAIT_S
+from p2engine.stores.sqlite_file import Opened, Reader, connect_reader, open_file, store_error
+from p2engine.stores.sqlite_writer import Writer
+
+T = TypeVar("T")
+
+
+def _salt() -> str:
+    return os.urandom(12).hex()
+
+
+class EmbeddedLedger:
+    """Implements `ports.Ledger` and `ports.Auditable`. Belongs to the event loop that opened it."""
+
+    def __init__(
+        self, path: Path, folder: Path, opened: Opened, keys: Keys, *, now: Callable[[], float], busy_wait_s: float
+    ) -> None:
+        self.path = path
+        self._folder = folder
+        self._keys = keys
+        self._now = now
+        self._db = opened.writer
+        self._read = Reader(opened.reader, str(path))
+        self._newest: Head | None = None
+        self._writer = Writer(self._db, str(path), grouped=True, committed=self._note, busy_wait_s=busy_wait_s)
+        self._closing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls, path: Path, keys: Path, *, now: Callable[[], float] = time.time, busy_wait_s: float = BUSY_WAIT_S
+    ) -> "EmbeddedLedger":
+        """The ledger in the file `path`, its key in the folder `keys`; both made where there is neither.
+
+        Raises StoreError where they do not belong together, or the file is not the one that was last written.
+        """
+        opened, key = await asyncio.to_thread(_open, path, keys, busy_wait_s)
+        return cls(path, keys, opened, key, now=now, busy_wait_s=busy_wait_s)
+
+    @property
+    def public_key(self) -> str:
+        """In hexadecimal: what its checkpoints and proofs are checked by."""
+        return self._keys.public
+
+    async def open_wallets(self, *openings: Opening) -> Sequence[bool]:
+        for opening in openings:
+            orders.check_opening(opening)
+        return await self._write(lambda writing: [orders.open_wallet(opening, writing) for opening in openings])
+
+    async def transfer(self, *transfers: Transfer) -> Sequence[Receipt]:
+        return await self._write(lambda writing: [orders.transfer(transfer, writing) for transfer in transfers])
+
+    async def hold(self, hold: Hold) -> Receipt:
+        return await self._write(partial(orders.hold, hold))
+
+    async def release(self, hold: str, *, by: AccountName, cause: str = "") -> Receipt:
+        return await self._write(lambda writing: orders.end_hold(hold, by, cause, writing, pays=True))
+
+    async def refund(self, hold: str, *, by: AccountName, cause: str = "") -> Receipt:
+        return await self._write(lambda writing: orders.end_hold(hold, by, cause, writing, pays=False))
+
+    async def receipt(self, order: str) -> Receipt | None:
+        record = self._read(reading.record, order)
+        return None if record is None else record.receipt
+
+    async def account(self, name: AccountName, *, book: BookId = MAIN_BOOK, instrument: str = CREDIT) -> Account | None:
+        return self._read(reading.account, book, name, instrument)
+
+    async def accounts(self, *, book: BookId = MAIN_BOOK) -> Sequence[Account]:
+        return self._read(reading.accounts, book)
+
+    async def records(self, query: RecordQuery) -> Sequence[Record]:
+        return self._read(reading.records, query)
+
+    async def verify(self) -> Audit:
+        return await asyncio.to_thread(auditing.verify, self.path, self._folder)
+
+    async def checkpoint(self) -> Checkpoint:
+        await self._writer.run(partial(sign, keys=self._keys, at=self._now()))
+        newest = self._read(auditing.newest_checkpoint, self._keys.public)
+        return newest or self._keys.sign(0, START, self._now())
+
+    async def proof(self, order: str) -> Proof:
+        await self.checkpoint()
+        return await asyncio.to_thread(self._prove, order)
+
+    async def aclose(self) -> None:
+        """Commit what waits, and close the file. A second call waits for the first."""
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _write(self, work: Callable[[Writing], T]) -> T:
+        if self._closing is not None:
+            raise StoreError(f"the ledger {self.path} is closed")
+        return await self._writer.run(partial(self._transact, work))
+
+    def _transact(self, work: Callable[[Writing], T], cursor: sqlite3.Cursor) -> T:
+        writing = Writing(cursor, self._keys, self._now, _salt)
+        result = work(writing)
+        self._newest = writing.flush()
+        return result
+
+    def _note(self) -> None:
+        """Called after each commit."""
+        if self._newest is not None:
+            self._keys.write_head(self._newest)
+            self._newest = None
+
+    def _prove(self, order: str) -> Proof:
+        reader = Reader(connect_reader(str(self.path)), str(self.path))
+        try:
+            return reader(auditing.prove, order, self._keys.public)
+        finally:
+            reader.close()
+
+    async def _close(self) -> None:
+        await self._writer.aclose()
+        self._read.close()
+        await asyncio.to_thread(self._db.close)
+
+
+def _open(path: Path, folder: Path, wait_s: float) -> tuple[Opened, Keys]:
+    keys = Keys.found(folder)
+    if keys is None and path.exists() and path.stat().st_size:
+        raise StoreError(
+            f"the key of the ledger {path} is not in {folder}", hint="restore it; without it nobody can pay"
+        )
+    head = keys.read_head() if keys else None
+    if head is not None and head.seq and not path.exists():
+        hint = "restore it; or, to begin anew, move its key and head away as well"
+        raise StoreError(f"the ledger {path} is gone: it had {head.seq} records", hint=hint)
+    keys = keys or Keys.at(folder)
+    opened = open_file(str(path), sync="FULL", wait_s=wait_s, form=LEDGER)
+    try:
+        _recognise(opened.writer, keys, head, path)
+    except sqlite3.Error as error:
+        _shut(opened)
+        raise store_error(error, str(path)) from error
+    except StoreError:
+        _shut(opened)
+        raise
+    return opened, keys
+
+
+def _recognise(db: sqlite3.Connection, keys: Keys, head: Head | None, path: Path) -> None:
+    """Raises StoreError for a file that is not the one which this key wrote last."""
+    db.execute("UPDATE meta SET value = ? WHERE name = 'ledger' AND value = ''", (keys.public,))
+    (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone()
+    hint = "run `p2engine ledger verify`, and restore the file that belongs here"
+    if ledger != keys.public:
+        raise StoreError(f"{path} is another ledger: it was written with another key", hint=hint)
+    if head is None or not head.seq:
+        return
+    row = db.execute("SELECT link FROM record WHERE seq = ?", (head.seq,)).fetchone()
+    if row is None or row[0] != head.link:
+        raise StoreError(f"{path} is not as it was last written: it was cut, changed or replaced", hint=hint)
+
+
+def _shut(opened: Opened) -> None:
+    opened.reader.close()
+    opened.writer.close()

@@ -1,0 +1,134 @@
+"""The key of a ledger: made once, read by its holder only. Signs checkpoints and seals records.
+
+Beside it lies the head, the newest record that this machine knows to be written, so that a ledger file that was cut
+or exchanged for an older copy is noticed.
+"""
+
+import os
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from p2engine.domain.money import Checkpoint
+from p2engine.errors import StoreError
+
+SEED_BYTES = 32
+SEAL_BYTES = 16
+_HEAD_BYTES = 20 + 1 + 64 + 1
+
+
+class Head(NamedTuple):
+    """The newest record: its number and its link."""
+
+    seq: int
+    link: bytes
+
+
+class Keys:
+    """Of one ledger. `public`: in hexadecimal, the name of the ledger."""
+
+    def __init__(self, folder: Path, seed: bytes) -> None:
+        self._seed = seed
+        self._seal_key = blake2b(seed, digest_size=32, person=b"p2engine seal").digest()
+        self._head = folder / "ledger.head"
+        self._public = ""
+
+    @classmethod
+    def at(cls, folder: Path) -> "Keys":
+        """The key in this folder, made where there is none. Raises StoreError."""
+        path = folder / "ledger.key"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not path.exists():
+                _make(path)
+            seed = bytes.fromhex(path.read_text("ascii"))
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"the ledger's key {path} cannot be used: {_why(error)}", hint="mend or restore it"
+            ) from None
+        if len(seed) != SEED_BYTES:
+            raise StoreError(f"the ledger's key {path} is damaged", hint="restore a copy of it")
+        return cls(folder, seed)
+
+    @classmethod
+    def found(cls, folder: Path) -> "Keys | None":
+        """The key in this folder, if there is one. Raises StoreError."""
+        return cls.at(folder) if (folder / "ledger.key").exists() else None
+
+    @property
+    def public(self) -> str:
+        if not self._public:
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+            self._public = Ed25519PrivateKey.from_private_bytes(self._seed).public_key().public_bytes_raw().hex()
+        return self._public
+
+    def seal(self, link: bytes) -> bytes:
+        """What only the holder of the key can put beside a link."""
+        return blake2b(link, digest_size=SEAL_BYTES, key=self._seal_key).digest()
+
+    def sign(self, count: int, root: bytes, at: float) -> Checkpoint:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        words = _words(self.public, count, root.hex(), at)
+        signature = Ed25519PrivateKey.from_private_bytes(self._seed).sign(words)
+        return Checkpoint(ledger=self.public, count=count, root=root.hex(), at=at, signature=signature.hex())
+
+    def read_head(self) -> Head | None:
+        """The newest record that was seen to be written; None where none was yet. Raises StoreError."""
+        try:
+            count, link = self._head.read_text("ascii").split()
+            return Head(int(count), bytes.fromhex(link))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"{self._head} cannot be read: {_why(error)}", hint="run `p2engine ledger verify`"
+            ) from None
+
+    def write_head(self, head: Head) -> None:
+        """Note the newest record. Not flushed: after a power cut an older one stands there, which is as true."""
+        words = f"{head.seq:020d} {head.link.hex()}\n".encode()
+        with suppress(OSError):  # it only guards what is written already
+            descriptor = os.open(self._head, os.O_WRONLY | os.O_CREAT, 0o600)
+            try:
+                os.pwrite(descriptor, words, 0)
+            finally:
+                os.close(descriptor)
+
+
+def is_signed(checkpoint: Checkpoint, public: str) -> bool:
+    """Whether the holder of the key behind `public` signed it."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    words = _words(public, checkpoint.count, checkpoint.root, checkpoint.at)
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+        key.verify(bytes.fromhex(checkpoint.signature), words)
+    except (InvalidSignature, ValueError):
+        return False
+    return checkpoint.ledger == public
+
+
+def _words(public: str, count: int, root: str, at: float) -> bytes:
+    return f"p2engine ledger checkpoint 1\n{public}\n{count}\n{root}\n{at!r}\n".encode()
+
+
+def _make(path: Path) -> None:
+    """A new key, whole or not at all; that of another process where that was first."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, os.urandom(SEED_BYTES).hex().encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    with suppress(FileExistsError):
+        path.hardlink_to(part)
+    part.unlink()
+
+
+def _why(error: Exception) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is damaged"
