@@ -323,10 +323,13 @@ class RecordQuery(msgspec.Struct, frozen=True, kw_only=True):
     newest: bool = True
 
 
+What = Literal["changed", "missing", "moved", "forged", "cut", "replaced", "balance", "checkpoint", "unreadable"]
+
+
 class Finding(msgspec.Struct, frozen=True):
     """Something that is not as it was written. seq: the first record concerned, where it is one."""
 
-    what: Literal["changed", "missing", "moved", "forged", "cut", "replaced", "balance", "checkpoint", "unreadable"]
+    what: What
     text: str
     seq: int | None = None
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from p2engine.domain.chain import START, Peaks, link, path_of, root_by
-from p2engine.domain.money import ESCROW, Amount, Audit, Checkpoint, Finding, Proof, Record
+from p2engine.domain.money import ESCROW, Amount, Audit, Checkpoint, Finding, Proof, Record, What
 from p2engine.errors import StoreError, UsageError
 from p2engine.ledgers.keys import Head, Keys, is_signed
 from p2engine.stores.sqlite_file import connect_reader, store_error
@@ -36,6 +36,8 @@ class _Walk:
         self.count = 0
         self.peaks = Peaks()
         self.balances: dict[tuple[str, str, str], list[int]] = {}
+        self.scopes: dict[tuple[str, str, str], list[int]] = {}
+        self.holds: dict[str, str | None] = {}
         self._keys = keys
         self._seal = keys.seal if keys else None
         self._head = head
@@ -44,9 +46,9 @@ class _Walk:
         self._before = START
         self._aids: dict[int, tuple[str, str, str]] = {}
 
-    def found(self, what: str, text: str, seq: int | None = None) -> None:
+    def found(self, what: What, text: str, seq: int | None = None) -> None:
         if len(self.findings) < FINDINGS_MAX:
-            self.findings.append(msgspec.convert((what, text, seq), Finding))
+            self.findings.append(Finding(what, text, seq))
 
     def over(self, db: sqlite3.Connection) -> None:
         self._aids = {
@@ -108,6 +110,14 @@ class _Walk:
         taking = self.balances.setdefault(parties[1], [0, 0, 0, 0])
         giving[0] -= units
         taking[0] += units
+        for scope in record.scopes:
+            counted = self.scopes.setdefault((book, scope, instrument), [0, 0])
+            counted[0] += units
+            counted[1] += 1
+        if record.type == "hold":
+            self.holds[record.id] = None
+        elif record.hold:
+            self.holds[record.hold] = record.id
         if record.type == "transfer":
             giving[2] += units
             taking[1] += units
@@ -181,6 +191,14 @@ def _balances(db: sqlite3.Connection, walk: _Walk) -> None:
             walk.found("balance", f"{text} {Amount(expected[0], instrument).shown}")
     for book, name, instrument in left:
         walk.found("balance", f"the account {name} ({instrument}, book {book}) is gone")
+    scopes = {
+        (book, name, instrument): [int(spent), count]
+        for book, name, instrument, spent, count in db.execute("SELECT book, name, instrument, spent, count FROM scope")
+    }
+    for key in sorted({key for key in {**scopes, **walk.scopes} if scopes.get(key) != walk.scopes.get(key)}):
+        walk.found("balance", f"what is kept as spent for {key[1]} is not what its records come to")
+    if dict(db.execute("SELECT id, ended_by FROM hold").fetchall()) != walk.holds:
+        walk.found("balance", "what is kept of the holds is not what the records say")
     for instrument in {key[2] for key in walk.balances}:
         if sum(kept[0] for key, kept in walk.balances.items() if key[2] == instrument):
             walk.found("balance", f"the balances in {instrument} do not cancel out")
