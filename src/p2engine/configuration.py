@@ -13,7 +13,9 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from p2engine.documents import Named, expected
+from p2engine.domain import money
 from p2engine.domain.setup import DedupPolicy
+from p2engine.errors import UsageError
 from p2engine.limits import MODEL_CONCURRENCY_MAX
 from p2engine.stores.redis_address import RedisAddress
 
@@ -47,6 +49,14 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _amount(value: Decimal) -> Decimal:
+    """What a ledger can hold. Raises ValueError."""
+    try:
+        return money.Amount.parse(value, zero=True).value
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
 def _elsewhere(_: object) -> object:
     raise ValueError("is no setting of a file: put REDIS_PASSWORD into .env or the environment")
 
@@ -59,7 +69,7 @@ Filled = Annotated[str, Field(min_length=1), Named("text")]
 QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$"), Named("1 to 60 letters, digits, - or _")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-Amount = Annotated[Decimal, Field(ge=0, strict=False), Named("an amount")]
+Amount = Annotated[Decimal, Field(ge=0, strict=False), AfterValidator(_amount), Named("an amount")]
 
 
 DEDUP = (
@@ -193,14 +203,45 @@ class Limits(Section):
     )
 
 
+class Caps(Section):
+    per_transfer: Amount | None = Field(default=None, description="The most that an agent may pay at once.")
+    per_turn: Amount | None = Field(
+        default=None, description="The most that one turn may pay, the turns that it delegates included."
+    )
+    per_day: Amount | None = Field(default=None, description="The most that an agent may pay in a day (UTC).")
+    per_agent: Amount | None = Field(default=None, description="The most that an agent may ever pay.")
+    per_minute: Count | None = Field(default=60, description="How many payments an agent may make in a minute.")
+
+    @property
+    def amounts(self) -> money.Caps:
+        """As the runtime reads them."""
+
+        def amount(cap: Decimal | None) -> money.Amount | None:
+            return None if cap is None else money.Amount.parse(cap, zero=True)
+
+        return money.Caps(
+            per_transfer=amount(self.per_transfer),
+            per_turn=amount(self.per_turn),
+            per_day=amount(self.per_day),
+            per_agent=amount(self.per_agent),
+            per_minute=self.per_minute,
+        )
+
+
 class Ledger(Section):
-    enabled: bool = Field(default=False, description="The ledger is not in this version: `true` only says so at start.")
+    enabled: bool = Field(default=False, description="Whether agents have wallets and tools to pay with.")
+    driver: Literal["embedded"] = Field(
+        default="embedded", description="Where the ledger is kept: `embedded`, in the state folder."
+    )
     json_api_url: Address = Field(
-        default="http://localhost:7575", description="Read when the ledger is built; no effect now."
+        default="http://localhost:7575", description="Of a Canton participant, which this version does not have."
     )
     party_id: Filled = Field(default="p2engine::default", description="As `ledger.json_api_url`.")
-    initial_balance: Amount = Field(default=Decimal("100.0"), description="As `ledger.json_api_url`.")
-    later = {"driver": (), "caps": ()}
+    initial_balance: Amount = Field(
+        default=Decimal("100.0"), description="What a wallet is opened with, for agents that say nothing else."
+    )
+    caps: Caps = Caps()
+    later = {"driver": ("canton", "redis")}
 
 
 class Configuration(Section):
@@ -253,6 +294,7 @@ VARIABLES: Mapping[str, str] = {
     "LITELLM_LOG_LEVEL": "logging.model_level",
     "LOG_TO_CONSOLE": "logging.console",
     "LEDGER_ENABLED": "ledger.enabled",
+    "P2ENGINE_LEDGER_DRIVER": "ledger.driver",
     "REDIS_HOST": "redis.host",
     "REDIS_PORT": "redis.port",
     "REDIS_DB": "redis.db",
@@ -280,7 +322,6 @@ PLACES: Mapping[str, str] = {
 
 NOT_BUILT: Mapping[str, str] = {
     "OBS_BACKEND": "refused",
-    "P2ENGINE_LEDGER_DRIVER": "refused",
     "OBS_ENABLED": "noted",
     "WORKER_LOG_LEVEL": "noted",
     "DAML_PACKAGE_ID": "noted",

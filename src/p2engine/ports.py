@@ -16,6 +16,7 @@ from p2engine.domain.money import (
     MAIN_BOOK,
     Account,
     AccountName,
+    Amount,
     Audit,
     BookId,
     Checkpoint,
@@ -192,8 +193,27 @@ class Artifacts(Protocol):
     async def list(self, prefix: str = "") -> Sequence[Artifact]: ...
 
 
+class Wallet(Protocol):
+    """The money of one agent, as one tool call of it sees it. Nobody else's can be spent through it."""
+
+    async def pay(self, payee: str, amount: Amount, reason: str = "") -> Receipt:
+        """Pay another agent, once for this call however often it is repeated."""
+        ...
+
+    async def balance(self, agent: str | None = None) -> Account | None:
+        """The wallet of an agent, this one unless named; None where there is none."""
+        ...
+
+    async def history(self, limit: int) -> Sequence[Record]:
+        """The newest records of this agent's wallet, oldest first."""
+        ...
+
+
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls, on whose behalf, and under which key. Passed beside the arguments; never set from them."""
+    """Who calls, on whose behalf, and under which key. Passed beside the arguments; never set from them.
+
+    wallet: the calling agent's; None where there is no ledger.
+    """
 
     conversation: ConversationId
     agent: AgentId
@@ -201,6 +221,7 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str
     idempotency_key: EffectId
     artifacts: Artifacts
+    wallet: Wallet | None = None
 
 
 class Tool(Protocol):

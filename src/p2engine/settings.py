@@ -18,7 +18,6 @@ from p2engine.errors import ConfigError, NotAvailable, UsageError
 from p2engine.positions import show
 from p2engine.stores.redis_address import RedisAddress
 
-NO_LEDGER = "the ledger is not available in this version; its tools are withheld"
 PLACEHOLDER = "sk-your-"  # how the examples write a key that is none
 
 
@@ -30,6 +29,7 @@ class Layout(NamedTuple):
     blobs: Path
     keys: Path
     owners: Path
+    ledger: Path
     history: Path
     gitignore: Path
 
@@ -98,6 +98,7 @@ class Settings(Configuration):
             blobs=home / "blobs",
             keys=home / "keys",
             owners=home / "owners",
+            ledger=home / "ledger.db",
             history=home / "history",
             gitignore=home / ".gitignore",
         )
@@ -374,8 +375,6 @@ def _without_user(value: str) -> str:
 
 
 def _notes(said: Mapping[str, Said], values: Mapping[str, Any]) -> Iterator[str]:
-    if values.get("ledger", {}).get("enabled"):
-        yield NO_LEDGER
     unused = [name for name, word in said.items() if NOT_BUILT.get(name) == "noted" and word.value not in OFF]
     if unused:
         yield f"no effect in this version: {', '.join(unused)}"

@@ -1,5 +1,6 @@
 """Builds everything from settings: the only module that knows every driver. Opens nothing until asked."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from p2engine.agents.llm import LlmAgent, request_for
 from p2engine.agents.roster import AgentFactory, Defaults, FileRoster, Tools
 from p2engine.dispatch.inline import InlineDispatcher
+from p2engine.domain import money
 from p2engine.domain.effects import AnyEffect, CallTool, kind_of
 from p2engine.domain.ids import ConversationId, EffectId, StackRef
 from p2engine.domain.messages import ModelRequest
 from p2engine.domain.records import Event
-from p2engine.errors import ConfigError, NewerFormat, SetupError, StoreError, UsageError
+from p2engine.errors import ConfigError, NewerFormat, NotAvailable, SetupError, StoreError, UsageError
 from p2engine.limits import SWEEP_PERIOD_S, SWEEP_PERIOD_SHARED_S
 from p2engine.models.catalogue import Models
 from p2engine.models.limiter import LocalLimiter
@@ -30,12 +32,13 @@ from p2engine.sinks.jsonl import JsonLinesSink
 from p2engine.stores.blobs import FileBlobs
 from p2engine.stores.sqlite import SqliteStore
 from p2engine.tools.artifacts import artifact_tools
-from p2engine.tools.registry import Registry
+from p2engine.tools.registry import NO_LEDGER, WITHHELD, Registry
 from p2engine.tools.running import Runner
 from p2engine.tools.weather import weather_tool
 
 if TYPE_CHECKING:
     from p2engine.dispatch.celery import Broker, CeleryDispatcher, Routes
+    from p2engine.ledgers.door import LedgerDoor
     from p2engine.runtime.sync import SyncEngine
     from p2engine.stores.redis import RedisStore
 
@@ -190,7 +193,14 @@ def models_of(settings: Settings, limiter: Limiter | None = None) -> Models:
 def tools_of(settings: Settings, *, project_code: bool) -> Toolset:
     """The built-in tools, those of installed packages, and the project's own. What is broken is among `problems`."""
     partial = "" if project_code or settings.project is None else "the project's own tools are not loaded"
-    registry = Registry([*artifact_tools(), weather_tool(settings.weather.backend)], partial=partial)
+    built_in = [*artifact_tools(), weather_tool(settings.weather.backend)]
+    withheld = WITHHELD
+    if settings.ledger.enabled:
+        from p2engine.tools.payments import payment_tools
+
+        built_in += payment_tools()
+        withheld = {name: why for name, why in WITHHELD.items() if why != NO_LEDGER}
+    registry = Registry(built_in, partial=partial, withheld=withheld)
     installed = installed_tools()
     problems: list[SetupError] = list(installed.problems)
     for tool in installed.tools:
@@ -342,12 +352,25 @@ async def _sqlite(settings: Settings, closing: AsyncExitStack) -> SqliteStore:
     return store
 
 
+def _ledger_door(settings: Settings) -> "LedgerDoor | None":
+    if not settings.ledger.enabled:
+        return None
+    if settings.store == "redis":  # its processes may be on several machines, and a file is on one
+        raise NotAvailable("ledger.enabled with store: redis", hint="switch one of them off")
+    from p2engine.ledgers.door import LedgerDoor
+
+    return LedgerDoor(settings.layout.ledger, settings.layout.keys)
+
+
 async def _build(settings: Settings, closing: AsyncExitStack, part: Part, *, project_code: bool) -> Engine:
     _state_folder(settings.home)
     kept = await _keep(settings, closing)
     models = models_of(settings, kept.limiter)
     closing.push_async_callback(models.aclose)
     tools = tools_of(settings, project_code=project_code)
+    ledger = _ledger_door(settings)
+    if ledger is not None:
+        closing.push_async_callback(ledger.aclose)
     agents = installed_agents()
     llm = LlmAgent(models)
     roster = roster_of(settings, tools.registry, {"llm": lambda _: llm, **agents.factories}, kept.blobs)
@@ -360,6 +383,8 @@ async def _build(settings: Settings, closing: AsyncExitStack, part: Part, *, pro
         ids=RandomIds(),
         owner=kept.store.owner,
         bus=Bus(),
+        ledger=ledger,
+        caps=settings.ledger.caps.amounts,
     )
     elsewhere = None
     if settings.dispatch == "celery":

@@ -19,7 +19,7 @@ def test_agents_are_listed_with_source_model_and_tools(here: Run) -> None:
     printed = here("agent", "list").out
     assert "openai/gpt-4o (offline stand-in)" in printed
     assert "get_weather, delegate, check_balance*" in printed
-    assert printed.splitlines()[-1] == "* withheld: the ledger is not available in this version"
+    assert printed.splitlines()[-1] == "* withheld: the ledger is off (ledger.enabled)"
 
 
 def test_an_agent_is_shown_whole(project: Project, here: Run) -> None:

@@ -103,7 +103,7 @@ def test_failure_27_every_problem_is_named_with_its_file_and_line(project: Proje
         ("config/agents.yml", b"agents:\n  - id: a\n    tools: [fly]\n", "no tool 'fly'"),
         ("config/agents.yml", b"agents:\n  - id: a\n    behavior_template: none\n", "no persona 'none'"),
         ("config/agents.yml", b"agents:\n  - id: a\n    type: human\n", "not available in this version: type: human"),
-        ("config/agents.yml", b"agents:\n  - id: a\n    wallet: true\n", "not available in this version"),
+        ("config/agents.yml", b"agents:\n  - id: a\n    wallet: 7\n", "expected true, false or {initial: AMOUNT}"),
         (".env", b"OPENAI_API_KEY\n", "expected NAME=VALUE"),
     ],
 )

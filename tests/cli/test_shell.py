@@ -54,7 +54,7 @@ def test_global_options_of_the_shell_hold_for_its_lines(here: Run) -> None:
 
 def test_a_failed_line_is_told_and_the_next_one_runs(here: Run) -> None:
     """An unknown command, a bad quote, a wrong name: each is told, the shell goes on, and the first failure counts."""
-    lines = "cht with x\nchat with agent_alpha -m 'oops\nchat resume nowhere\nledger overview\nagent list --json\n"
+    lines = "cht with x\nchat with agent_alpha -m 'oops\nchat resume nowhere\nrouter overview\nagent list --json\n"
 
     done = here("shell", input=lines)
 
@@ -63,7 +63,7 @@ def test_a_failed_line_is_told_and_the_next_one_runs(here: Run) -> None:
         "error: no command 'cht'; did you mean 'chat'?",
         "error: a quote is not closed",
         "error: no conversation 'nowhere'",
-        "error: not available in this version: ledger",
+        "error: not available in this version: router",
     ]
     assert len(documents(done.out)) == 1
     assert done.status == 2

@@ -109,7 +109,7 @@ async def test_withheld_tools_are_known_and_not_given(project: Project) -> None:
     assert setup.grant("check_balance") is None
     row = roster.describe(ALPHA)
     assert row.tools == ("get_weather", "delegate")
-    assert row.withheld == {"check_balance": "the ledger is not available in this version"}
+    assert row.withheld == {"check_balance": "the ledger is off (ledger.enabled)"}
     assert (row.source, row.delegates) == ("config/agents.yml:2", (HELPER,))
 
 
@@ -190,7 +190,7 @@ BAD_FILES: dict[str, str] = {
     "agents: [{id: a, type: rule}]": ":1: agents[0]: the key rules is missing",
     "agents: [{id: a, type: rule, rules: []}]": ":1: agents[0].rules: expected a list (a mapping each), not []",
     "agents: [{id: a, type: rule, llm_model: x, rules: [{match: x, answer: y}]}]": (
-        ":1: agents[0]: unknown key 'llm_model' (known: budget, default, delegates_to, id, rules, tools, type, wallet)"
+        ":1: agents[0]: unknown key 'llm_model' (known: budget, default, delegates_to, id, owner, rules, tools, type, wallet)"
     ),
 }
 BAD = {
@@ -215,9 +215,6 @@ def test_failure_27_a_wrong_agents_file_is_one_line(text: str, says: str, projec
 @pytest.mark.parametrize(
     ("line", "key"),
     [
-        ("wallet: true", "wallet"),
-        ("wallet: {initial: 100}", "wallet"),
-        ("owner: me", "owner"),
         ("enable_self_reflection: true", "enable_self_reflection: true"),
         ("reflection_agent_id: helper", "reflection_agent_id"),
         ("type: human", "type: human"),
@@ -381,7 +378,7 @@ async def test_a_broken_edit_keeps_the_last_good_version_and_is_named(project: P
     """A wrong agents.yml changes nothing until it is mended; the problem stands in `problems` meanwhile."""
     project.agents(TWO)
     roster = project.roster()
-    for wrong in ("agents: [", "agents: [{id: alpha, wallet: true}]", ""):
+    for wrong in ("agents: [", "agents: [{id: alpha, wallet: maybe}]", ""):
         project.agents(wrong)
         assert roster.refresh() == []
         assert len(roster.problems) == 1

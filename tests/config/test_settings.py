@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, SECRETS, VARIABLES
 from p2engine.domain.setup import Budget
 from p2engine.errors import ConfigError, NotAvailable, P2EngineError, UsageError
-from p2engine.settings import NO_LEDGER, Settings
+from p2engine.settings import Settings
 
 NOWHERE: Mapping[str, str] = {}
 NO_HOST = "expected the name or the IP address of a host, without a scheme, port or user"
@@ -55,6 +55,7 @@ EFFECTS: list[tuple[str, str, str, Any]] = [
     ("ANTHROPIC_API_KEY", "key-2", "provider_keys.anthropic", "key-2"),
     ("OPENAI_BASE_URL", "http://127.0.0.1:9/v1/", "api_bases.openai", "http://127.0.0.1:9/v1"),
     ("LEDGER_ENABLED", "true", "ledger.enabled", True),
+    ("P2ENGINE_LEDGER_DRIVER", "embedded", "ledger.driver", "embedded"),
     ("LOG_LEVEL", "debug", "logging.level", "DEBUG"),
     ("LITELLM_LOG_LEVEL", "error", "logging.model_level", "ERROR"),
     ("LOG_TO_CONSOLE", "1", "logging.console", True),
@@ -181,7 +182,7 @@ BAD_CONFIGS: dict[str, str] = {
     '{"redis": {\n"password": "hidden"}}': (
         "config/config.json:2: redis.password: is no setting of a file: put REDIS_PASSWORD into .env or the environment"
     ),
-    '{"ledger": {"driver": "canton"}}': "not available in this version: ledger.driver",
+    '{"ledger": {"driver": "canton"}}': "not available in this version: ledger.driver: canton",
     '{"budget": {"rollout_usd": 5}}': "not available in this version: budget.rollout_usd",
     "": "config/config.json: is empty",
     "{": "config/config.json:1: not JSON: expecting property name enclosed in double quotes",
@@ -277,7 +278,7 @@ def test_the_seeds_configuration_file_loads(project: Path) -> None:
     settings = load()
     assert settings.store == "sqlite"
     assert settings.ledger.initial_balance == Decimal("100.0")
-    assert settings.notes == [NO_LEDGER]
+    assert settings.notes == []
 
 
 SEEDS_ENV = """\
@@ -309,7 +310,6 @@ def test_the_seeds_environment_file_loads_and_says_what_has_no_effect(project: P
     assert settings.provider_keys == {}
     assert settings.notes == [
         ".env:17: this is a command, not a variable; type it in a shell",
-        NO_LEDGER,
         "no effect in this version: DAML_PACKAGE_ID, WORKER_LOG_LEVEL",
         ".env:3: OPENAI_API_KEY is the placeholder of the example, so there is no key",
     ]
@@ -484,6 +484,7 @@ def test_the_state_folder_has_its_places(project: Path) -> None:
         "blobs",
         "keys",
         "owners",
+        "ledger.db",
         "history",
         ".gitignore",
     }

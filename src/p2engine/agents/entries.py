@@ -2,16 +2,25 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from p2engine.agents.patterns import compile_pattern
 from p2engine.agents.templates import template
 from p2engine.documents import Named, faults, subject
+from p2engine.domain.money import Amount
 from p2engine.domain.setup import Budget, RenderPolicy
 from p2engine.errors import UsageError
 from p2engine.positions import show
+
+
+class WalletTerms(NamedTuple):
+    """Whether a wallet is to be opened, and with what; None: what the configuration says."""
+
+    is_open: bool = True
+    initial: Amount | None = None
+
 
 AGENT_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 AGENT_ID_WORDS = "1 to 64 letters, digits, _ . and -"
@@ -57,6 +66,21 @@ def _render_policy(value: object) -> RenderPolicy:
     raise ValueError("expected full, {last_n: N} or {token_budget: N} with N of at least 1")
 
 
+def _wallet(value: object) -> WalletTerms:
+    """`true`, `false` or `{initial: AMOUNT}`."""
+    match value:
+        case WalletTerms():
+            return value
+        case bool():
+            return WalletTerms(value)
+        case {"initial": initial, **more} if not more:
+            try:
+                return WalletTerms(initial=Amount.parse(initial, zero=True))
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+    raise ValueError("expected true, false or {initial: AMOUNT}")
+
+
 def _split(value: object) -> object:
     """A command line writes a list with commas."""
     return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
@@ -71,6 +95,7 @@ Temperature = Annotated[float, Field(ge=0, le=2)]
 TopP = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Wallet = Annotated[WalletTerms, BeforeValidator(_wallet), Named("true, false or {initial: AMOUNT}")]
 Render = Annotated[RenderPolicy, BeforeValidator(_render_policy), Named("full, {last_n: N} or {token_budget: N}")]
 
 
@@ -109,8 +134,11 @@ class AgentEntry(Entry):
         default=None, description="Whom it may `delegate` to; else every other agent here."
     )
     budget: BudgetEntry = Field(default=BudgetEntry(), description="What one turn may spend; else `budget.turn_…`.")
-    wallet: Literal[False] = Field(default=False, description="The ledger is not in this version.")
-    later = {"wallet": (), "owner": ()}
+    wallet: Wallet = Field(
+        default=WalletTerms(),
+        description="Whether it has a wallet where there is a ledger; else opened with `initial`.",
+    )
+    owner: Name = Field(default="operator", description="Who answers for its wallet.")
 
 
 class ModelEntry(AgentEntry):
@@ -123,7 +151,7 @@ class ModelEntry(AgentEntry):
     behavior_template: Name | None = Field(default=None, description="Its persona: `templates/personas/NAME.j2`.")
     render_policy: Render = Field(default=RenderPolicy(), description="How much of its stack the model is shown.")
     enable_self_reflection: Literal[False] = Field(default=False, description="Reflection is not in this version.")
-    later = {"wallet": (), "owner": (), "enable_self_reflection": (True,), "reflection_agent_id": ()}
+    later = {"enable_self_reflection": (True,), "reflection_agent_id": ()}
 
 
 class RuleEntry(Entry):

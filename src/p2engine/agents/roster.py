@@ -10,7 +10,15 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from p2engine.agents.entries import AGENT_ID, AGENT_ID_WORDS, AgentEntry, Changes, ModelEntry, RuleAgentEntry
+from p2engine.agents.entries import (
+    AGENT_ID,
+    AGENT_ID_WORDS,
+    AgentEntry,
+    Changes,
+    ModelEntry,
+    RuleAgentEntry,
+    WalletTerms,
+)
 from p2engine.agents.listing import RULE, Listing, check_names, read_listing
 from p2engine.agents.moves import DELEGATE, delegate_spec
 from p2engine.agents.personas import PLAIN, SHIPPED, Personas, stamp
@@ -65,6 +73,8 @@ class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
     delegates: tuple[AgentId, ...]
     render: RenderPolicy
     budget: Budget
+    wallet: WalletTerms
+    owner: str
 
 
 class _Resolved(NamedTuple):
@@ -140,6 +150,8 @@ class FileRoster:
             delegates=resolved.setup.delegates,
             render=resolved.setup.render,
             budget=resolved.setup.budget,
+            wallet=entry.wallet,
+            owner=entry.owner,
         )
 
     def lacks(self, setup: Setup) -> tuple[str, ...]:

@@ -254,13 +254,12 @@ def show_tools(ctx: typer.Context) -> None:
 
 def _tool_rows(engine: "Engine") -> list[dict[str, Any]]:
     from p2engine.agents.moves import DELEGATE, delegate_spec
-    from p2engine.tools.registry import WITHHELD
 
     specs = engine.registry.specs() | {DELEGATE: delegate_spec(())}
     rows = []
     for name in engine.registry.known():
         spec = specs.get(name)
-        withheld = WITHHELD.get(name)
+        withheld = engine.registry.withheld(name)
         source = engine.registry.source(name) or (None if withheld else "a move of the agent")
         rows.append(
             {

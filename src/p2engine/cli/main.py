@@ -14,7 +14,21 @@ from typing import Annotated, TextIO
 
 import typer
 
-from p2engine.cli import agent, artifact, chat, config, conversation, doctor, export, fsm, init, models, shell, worker
+from p2engine.cli import (
+    agent,
+    artifact,
+    chat,
+    config,
+    conversation,
+    doctor,
+    export,
+    fsm,
+    init,
+    ledger,
+    models,
+    shell,
+    worker,
+)
 from p2engine.cli.options import AnyCommand, Options, group, share
 from p2engine.cli.output import Output
 from p2engine.cli.program import PROGRAM as PROGRAM
@@ -23,7 +37,7 @@ from p2engine.cli.session import EXPECTED, INTERRUPTED, Session, output_of, stat
 from p2engine.cli.session import run as run_wish
 from p2engine.errors import P2EngineError, UsageError
 
-COMMANDS = (chat, shell, agent, conversation, export, artifact, config, fsm, worker, init, doctor, models)
+COMMANDS = (chat, shell, agent, conversation, export, artifact, config, ledger, fsm, worker, init, doctor, models)
 
 app = group("Build, run, evaluate and improve multi-agent LLM systems.")
 

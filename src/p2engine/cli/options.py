@@ -25,7 +25,6 @@ LATER = frozenset(
             "deny",
             "eval",
             "inbox",
-            "ledger",
             "learn",
             "market",
             "mcp",

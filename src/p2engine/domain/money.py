@@ -172,6 +172,16 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     count: int | None = None
 
 
+class Caps(msgspec.Struct, frozen=True, kw_only=True):
+    """What agents may pay by themselves; None: no cap. per_minute: how many payments."""
+
+    per_transfer: Amount | None = None
+    per_turn: Amount | None = None
+    per_day: Amount | None = None
+    per_agent: Amount | None = None
+    per_minute: int | None = None
+
+
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """Pay `amount` from one account to another, once by `id`. limits: judged and counted with it, all or nothing.
 

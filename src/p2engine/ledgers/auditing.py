@@ -59,7 +59,7 @@ class _Walk:
         for row in db.execute(sql):
             self._one(*row)
         if self._head is not None and self.count < self._head.seq:
-            what = "replaced" if not self.count else "cut"
+            what: What = "replaced" if not self.count else "cut"
             text = f"records {self.count + 1} to {self._head.seq} were written and are gone: the tail was cut, or the"
             self.found(what, f"{text} file replaced by an older copy", self.count + 1)
 

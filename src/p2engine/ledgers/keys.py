@@ -32,6 +32,7 @@ class Keys:
         self._seed = seed
         self._seal_key = blake2b(seed, digest_size=32, person=b"p2engine seal").digest()
         self._head = folder / "ledger.head"
+        self._pub = folder / "ledger.pub"
         self._public = ""
 
     @classmethod
@@ -58,10 +59,14 @@ class Keys:
 
     @property
     def public(self) -> str:
+        if not self._public and self._pub.exists():  # to read it is quicker than to work it out
+            self._public = self._pub.read_text("ascii").strip()
         if not self._public:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
             self._public = Ed25519PrivateKey.from_private_bytes(self._seed).public_key().public_bytes_raw().hex()
+            with suppress(OSError):
+                self._pub.write_text(f"{self._public}\n", "ascii")
         return self._public
 
     def seal(self, link: bytes) -> bytes:

@@ -20,6 +20,7 @@ from p2engine.ports import AgentView, OnText, ToolContext
 from p2engine.runtime.artifacts import Saving
 from p2engine.runtime.delegation import open_child
 from p2engine.runtime.outcomes import plain_decision, plain_result, plain_text
+from p2engine.runtime.purse import Purse
 from p2engine.runtime.turn import commit
 from p2engine.runtime.world import Kept, World
 
@@ -232,6 +233,7 @@ async def _call_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
         call_id=effect.call_id,
         idempotency_key=effect.id,
         artifacts=artifacts,
+        wallet=Purse(world, stack, effect.id) if world.ledger else None,
     )
     if effect.repeat == "free":
         with _Interruptible(effect.id, world):

@@ -1,17 +1,18 @@
 """The doors a turn may use, and what one process keeps between steps. Holds; does nothing."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from p2engine.domain.effects import AnyEffect
 from p2engine.domain.ids import EffectId, OwnerId, StackRef, effect_id
 from p2engine.domain.machine import Outcome
+from p2engine.domain.money import Caps
 from p2engine.domain.records import Commit, Fact
 from p2engine.domain.stack import Stack
 from p2engine.errors import Rewound, StoreError
-from p2engine.ports import Archive, BlobStore, Clock, Dispatcher, Ids, OnText, Roster, ToolRunner
+from p2engine.ports import Archive, BlobStore, Clock, Dispatcher, Ids, Ledger, OnText, Roster, ToolRunner
 from p2engine.runtime.bus import Bus
 from p2engine.runtime.stacks import Stacks
 
@@ -28,6 +29,7 @@ class Kept(NamedTuple):
 class World:
     """One process's view: ports, caches, and the effects it owns.
 
+    ledger: opens it at the first use; None where it is off. caps: what agents may pay.
     keeps: which effects are born owned by this process and run here, None: all; whoever claims the others runs them.
     wrote: told of every commit of this process.
     here: runs jobs in this process. dispatcher: gets them done, here or elsewhere.
@@ -48,6 +50,8 @@ class World:
     ids: Ids
     owner: OwnerId
     bus: Bus
+    ledger: Callable[[], Awaitable[Ledger]] | None = None
+    caps: Caps = field(default_factory=Caps)
     keeps: Callable[[AnyEffect], bool] | None = None
     wrote: Callable[[Commit], None] | None = None
     here: Dispatcher = field(init=False)  # the engine's, since it runs what is dispatched

@@ -9,18 +9,18 @@ from p2engine.errors import ConfigError
 from p2engine.ports import Tool
 from p2engine.tools.function import FunctionTool
 
-_NO_LEDGER = "the ledger is not available in this version"
+NO_LEDGER = "the ledger is off (ledger.enabled)"
 
 WITHHELD: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ask_human": "questions to people are not available in this version",
-        "check_balance": _NO_LEDGER,
-        "reward_agent": _NO_LEDGER,
-        "transaction_history": _NO_LEDGER,
-        "transfer_funds": _NO_LEDGER,
+        "check_balance": NO_LEDGER,
+        "reward_agent": NO_LEDGER,
+        "transaction_history": NO_LEDGER,
+        "transfer_funds": NO_LEDGER,
     }
 )
-"""Names that may stand in a configuration and are kept from models, each with the reason."""
+"""Names that may stand in a configuration and are kept from models, each with the reason: without a ledger, all."""
 
 MOVES: Final = frozenset({"delegate"})
 """Names that a model calls like tools and that are moves of the agent: no body here answers to them."""
@@ -31,11 +31,15 @@ AnyTool = Tool | FunctionTool[..., Any]
 class Registry:
     """The port `Toolbox`. Built-in tools are added once; those of a project may be exchanged while it runs.
 
+    withheld: the reasons for names that are kept from models.
     partial: why there may be tools that are not loaded; then a name that means nothing here is withheld for it.
     """
 
-    def __init__(self, tools: Iterable[AnyTool] = (), *, partial: str = "") -> None:
+    def __init__(
+        self, tools: Iterable[AnyTool] = (), *, partial: str = "", withheld: Mapping[str, str] = WITHHELD
+    ) -> None:
         self.partial = partial
+        self._withheld = withheld
         self._built_in: dict[str, Tool] = {}
         self._project: dict[str, Tool] = {}
         for tool in tools:
@@ -76,12 +80,12 @@ class Registry:
 
     def known(self) -> list[str]:
         """The names that mean something in a configuration, sorted: loaded, withheld, and moves."""
-        return sorted({*self.names(), *WITHHELD, *MOVES})
+        return sorted({*self.names(), *self._withheld, *MOVES})
 
     def withheld(self, name: str) -> str | None:
         """Why no model gets the tool of that name; None where one may, or where there is no such tool."""
-        if name in WITHHELD:
-            return WITHHELD[name]
+        if name in self._withheld:
+            return self._withheld[name]
         return (self.partial or None) if name not in MOVES and self.get(name) is None else None
 
     def specs(self) -> dict[str, ToolSpec]:
@@ -97,7 +101,7 @@ class Registry:
         """Whether it is new. Raises ConfigError when another thing has its name."""
         name = tool.spec.name
         file, _, line = _source(tool).rpartition(":")
-        if name in WITHHELD or name in MOVES:
+        if name in self._withheld or name in MOVES:
             raise ConfigError(
                 f"tool {name!r}: the name belongs to P2Engine; choose another",
                 file=file or None,

@@ -1,0 +1,195 @@
+"""Agents pay from their own wallets, once for each call, within the caps of every turn that they work for."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from p2engine.domain.decisions import Delegate, Move, Say, ToolOutcome, UseTool
+from p2engine.domain.ids import AgentId
+from p2engine.domain.money import AccountName, Amount, Caps, Opening, RecordQuery
+from p2engine.ledgers.embedded import EmbeddedLedger
+from p2engine.ports import AgentView, ToolContext
+from p2engine.runtime.engine import Engine
+from p2engine.tools.payments import payment_tools
+from p2engine.tools.registry import Registry
+from p2engine.tools.running import Runner
+from tests.runtime.conftest import Stage
+
+TOOLS = {tool.spec.name: tool.tool for tool in payment_tools()}
+REPEATS = {name: tool.spec.repeat for name, tool in TOOLS.items()}
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[EmbeddedLedger]:
+    ledger = await EmbeddedLedger.open(tmp_path / "ledger.db", tmp_path / "keys")
+    for name in ("boss", "worker", "treasurer"):
+        await ledger.open_wallets(Opening(name=AccountName(name), initial=Amount.parse(100)))
+    yield ledger
+    await ledger.aclose()
+
+
+def _engine(stage: Stage, ledger: EmbeddedLedger, agents: dict[str, Any], caps: Caps = Caps()) -> Engine:  # noqa: B008
+    engine = stage.engine(agents, repeats=REPEATS)
+    engine.world.tools = Runner(Registry(payment_tools(), withheld={}), now=stage.clock.now)
+    engine.world.caps = caps
+
+    async def door() -> EmbeddedLedger:
+        return ledger
+
+    engine.world.ledger = door
+    return engine
+
+
+async def _balance(ledger: EmbeddedLedger, name: str) -> str:
+    account = await ledger.account(AccountName(name))
+    assert account is not None
+    return str(account.balance)
+
+
+def _pays(*moves: Move) -> Any:
+    """An agent that makes its moves once, and then is done."""
+    asked: list[AgentView] = []
+
+    def decide(view: AgentView) -> list[Move]:
+        asked.append(view)
+        return list(moves) if len(asked) == 1 else [Say("done")]
+
+    return decide
+
+
+async def test_failure_18_no_argument_says_who_pays(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """A model that names another payer is refused for its arguments; the wallet that pays is the caller's."""
+    forged = UseTool("transfer_funds", {"to_agent": "worker", "amount": 5, "from_agent": "treasurer"})
+    plain = UseTool("transfer_funds", {"to_agent": "worker", "amount": "5"})
+    engine = _engine(stage, ledger, {"boss": _pays(forged, plain)})
+    talk = await engine.conversation("pay", agent=AgentId("boss"))
+    await talk.say("pay")
+    assert await _balance(ledger, "treasurer") == "100.0"
+    assert (await _balance(ledger, "boss"), await _balance(ledger, "worker")) == ("95.0", "105.0")
+    (record,) = await ledger.records(RecordQuery(types=("transfer",)))
+    assert record.id == record.cause
+
+
+async def test_a_call_that_is_done_again_pays_once(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """The effect's id is the order's: a process that died after paying pays no second time."""
+    seen: list[ToolContext] = []
+    transfer = TOOLS["transfer_funds"]
+
+    async def twice(arguments: dict[str, Any], ctx: ToolContext) -> ToolOutcome:
+        seen.append(ctx)
+        first = await transfer(arguments, ctx)
+        assert ctx.wallet is not None
+        again = type(ctx.wallet)(engine.world, ctx.wallet._stack, ctx.idempotency_key)  # type: ignore[attr-defined,call-arg]
+        second = await transfer(arguments, msgspec.structs.replace(ctx, wallet=again))
+        assert first == second
+        return second
+
+    engine = stage.engine(
+        {"boss": _pays(UseTool("transfer_funds", {"to_agent": "worker", "amount": 5}))},
+        {"transfer_funds": twice},  # type: ignore[dict-item]
+        {"transfer_funds": "idempotent"},
+    )
+
+    async def door() -> EmbeddedLedger:
+        return ledger
+
+    engine.world.ledger = door
+    talk = await engine.conversation("pay", agent=AgentId("boss"))
+    await talk.say("pay")
+    assert len(seen) == 1
+    assert await _balance(ledger, "boss") == "95.0"
+
+
+async def test_a_turn_counts_what_its_delegates_pay(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """Spending through a delegate is spending: the cap of the turn that asked holds for all of them together."""
+    pay = UseTool("transfer_funds", {"to_agent": "treasurer", "amount": 30})
+    engine = _engine(
+        stage,
+        ledger,
+        {"boss": _pays(pay, Delegate(AgentId("worker"), "pay as well")), "worker": _pays(pay)},
+        Caps(per_turn=Amount.parse(50)),
+    )
+    talk = await engine.conversation("pay", agent=AgentId("boss"))
+    await talk.say("pay")
+    assert await _balance(ledger, "treasurer") == "130.0"
+    (refused,) = await ledger.records(RecordQuery(types=("refusal",)))
+    assert (refused.refusal, refused.amount) == ("limit", "30.0")
+
+
+@pytest.mark.parametrize(
+    ("caps", "paid"),
+    [
+        (Caps(per_transfer=Amount.parse(4)), 0),
+        (Caps(per_day=Amount.parse(10)), 2),
+        (Caps(per_agent=Amount.parse(5)), 1),
+        (Caps(per_minute=1), 1),
+        (Caps(per_turn=Amount(0)), 0),
+        (Caps(), 3),
+    ],
+)
+async def test_caps_hold(stage: Stage, ledger: EmbeddedLedger, caps: Caps, paid: int) -> None:
+    """At once, a day, in all, a minute: what is over a cap is a result that the model sees, with the reason."""
+    moves = [UseTool("transfer_funds", {"to_agent": "worker", "amount": 5, "reason": str(n)}) for n in range(3)]
+    engine = _engine(stage, ledger, {"boss": _pays(*moves)}, caps)
+    talk = await engine.conversation("pay", agent=AgentId("boss"))
+    await talk.say("pay")
+    assert len(await ledger.records(RecordQuery(types=("transfer",)))) == paid
+    assert await _balance(ledger, "boss") == f"{100 - 5 * paid}.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"to_agent": "worker", "amount": "1e3"}, "expected an amount"),
+        ({"to_agent": "worker", "amount": "१०"}, "expected an amount"),
+        ({"to_agent": "worker", "amount": "NaN"}, "expected an amount"),
+        ({"to_agent": "worker", "amount": -5}, "not negative"),
+        ({"to_agent": "worker", "amount": 0}, "more than zero"),
+        ({"to_agent": "worker", "amount": "0." + "1" * 30}, "10 digits"),
+        ({"to_agent": "worker", "amount": True}, "amount"),
+        ({"to_agent": "worker", "amount": [5]}, "amount"),
+        ({"to_agent": "worker", "amount": 100.5}, "boss has 100.0 CREDIT, not 100.5 CREDIT"),
+        ({"to_agent": "boss", "amount": 1}, "payer and payee are the same"),
+        ({"to_agent": "nobody", "amount": 1}, "'nobody' has no wallet"),
+        ({"to_agent": "treasury:CREDIT", "amount": 1}, "nobody is named"),
+        ({"to_agent": "", "amount": 1}, "to_agent"),
+    ],
+)
+async def test_failure_21_what_cannot_be_paid_is_a_result(
+    stage: Stage, ledger: EmbeddedLedger, arguments: dict[str, Any], says: str
+) -> None:
+    """The call failed and the model reads why; nothing was moved and nobody has a new wallet."""
+    engine = _engine(stage, ledger, {"boss": _pays(UseTool("transfer_funds", arguments))})
+    talk = await engine.conversation("pay", agent=AgentId("boss"))
+    await talk.say("pay")
+    (event,) = await stage.events("state.tool_result")
+    assert event.body["status"] == "error"
+    assert says in event.body["content"]
+    accounts = {account.name: str(account.balance) for account in await ledger.accounts() if account.kind == "wallet"}
+    assert accounts == {"boss": "100.0", "worker": "100.0", "treasurer": "100.0"}
+
+
+async def test_failure_22_a_balance_after_a_transfer_is_the_new_one(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """Looked up, paid, looked up again in one turn: the second answer is another."""
+    moves: list[Move] = [
+        UseTool("check_balance"),
+        UseTool("reward_agent", {"agent_id": "worker"}),
+        UseTool("check_balance", {"agent_id": "boss"}),
+        UseTool("transaction_history"),
+    ]
+
+    def decide(view: AgentView) -> list[Move]:
+        done = sum(1 for event in done_calls if event)
+        done_calls.append(True)
+        return [moves[done]] if done < len(moves) else [Say("done")]
+
+    done_calls: list[bool] = []
+    engine = _engine(stage, ledger, {"boss": decide})
+    talk = await engine.conversation("pay", agent=AgentId("boss"))
+    await talk.say("pay")
+    results = [msgspec.json.decode(event.body["content"]) for event in await stage.events("state.tool_result")]
+    assert [result.get("balance") for result in results] == ["100.0", "90.0", "90.0", None]
+    assert [line["reason"] for line in results[3]["transactions"]] == ["", "reward"]
