@@ -1,6 +1,5 @@
 """Builds everything from settings: the only module that knows every driver. Opens nothing until asked."""
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from p2engine.agents.llm import LlmAgent, request_for
 from p2engine.agents.roster import AgentFactory, Defaults, FileRoster, Tools
 from p2engine.dispatch.inline import InlineDispatcher
-from p2engine.domain import money
 from p2engine.domain.effects import AnyEffect, CallTool, kind_of
 from p2engine.domain.ids import ConversationId, EffectId, StackRef
 from p2engine.domain.messages import ModelRequest

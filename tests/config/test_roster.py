@@ -190,7 +190,8 @@ BAD_FILES: dict[str, str] = {
     "agents: [{id: a, type: rule}]": ":1: agents[0]: the key rules is missing",
     "agents: [{id: a, type: rule, rules: []}]": ":1: agents[0].rules: expected a list (a mapping each), not []",
     "agents: [{id: a, type: rule, llm_model: x, rules: [{match: x, answer: y}]}]": (
-        ":1: agents[0]: unknown key 'llm_model' (known: budget, default, delegates_to, id, owner, rules, tools, type, wallet)"
+        ":1: agents[0]: unknown key 'llm_model' (known: budget, default, delegates_to, id, owner, rules, tools,"
+        " type, wallet)"
     ),
 }
 BAD = {

@@ -133,6 +133,16 @@ TAMPERINGS = {
     "hidden from its payee": (lambda db: db.execute("UPDATE record SET payee = NULL WHERE seq = 9"), "changed", 9),
     "no record": (lambda db: db.execute("UPDATE record SET body = 'x' WHERE seq = 4"), "changed", 4),
     "a seal": (lambda db: db.execute("UPDATE record SET seal = zeroblob(16) WHERE seq = 4"), "forged", 4),
+    "a body that is text": (
+        lambda db: db.execute("UPDATE record SET body = CAST(body AS TEXT) WHERE seq = 4"),
+        "changed",
+        4,
+    ),
+    "a balance that is no number": (
+        lambda db: db.execute("UPDATE account SET balance = x WHERE name = ?".replace("= x", "= 'x'"), ("bob",)),
+        "balance",
+        None,
+    ),
     "a link": (lambda db: db.execute("UPDATE record SET link = zeroblob(32) WHERE seq = 4"), "changed", 4),
     "a balance": (lambda db: db.execute("UPDATE account SET balance = '1' WHERE name = 'bob'"), "balance", None),
     "an account": (lambda db: db.execute("DELETE FROM account WHERE name = 'carol'"), "changed", 3),

@@ -53,7 +53,7 @@ def _pays(*moves: Move) -> Any:
     """An agent that makes its moves once, and then is done."""
     asked: list[AgentView] = []
 
-    def decide(view: AgentView) -> list[Move]:
+    async def decide(view: AgentView) -> list[Move]:
         asked.append(view)
         return list(moves) if len(asked) == 1 else [Say("done")]
 
@@ -181,7 +181,7 @@ async def test_failure_22_a_balance_after_a_transfer_is_the_new_one(stage: Stage
         UseTool("transaction_history"),
     ]
 
-    def decide(view: AgentView) -> list[Move]:
+    async def decide(view: AgentView) -> list[Move]:
         done = sum(1 for event in done_calls if event)
         done_calls.append(True)
         return [moves[done]] if done < len(moves) else [Say("done")]

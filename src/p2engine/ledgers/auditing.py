@@ -43,7 +43,6 @@ class _Walk:
         self._head = head
         self._checkpoints = checkpoints
         self._public = keys.public if keys else ""
-        self._before = START
         self._aids: dict[int, tuple[str, str, str]] = {}
 
     def found(self, what: What, text: str, seq: int | None = None) -> None:
@@ -55,49 +54,59 @@ class _Walk:
             aid: (book, name, instrument)
             for aid, book, name, instrument in db.execute("SELECT aid, book, name, instrument FROM account")
         }
-        sql = "SELECT seq, id, type, payer, payee, at, body, link, seal FROM record ORDER BY seq"
-        for row in db.execute(sql):
-            self._one(*row)
-        if self._head is not None and self.count < self._head.seq:
-            what: What = "replaced" if not self.count else "cut"
-            text = f"records {self.count + 1} to {self._head.seq} were written and are gone: the tail was cut, or the"
-            self.found(what, f"{text} file replaced by an older copy", self.count + 1)
+        seal, checkpoints, head = self._seal, self._checkpoints, self._head
+        before, count, add = START, 0, self.peaks.add
+        sql = "SELECT seq, body, link, seal, id, type, at, payer, payee FROM record ORDER BY seq"
+        for seq, body, kept, sealed, *found_by in db.execute(sql):
+            # One short way for a record that is as it was; `_explain` says what is wrong with any other.
+            if seq != count + 1 or type(body) is not bytes:
+                self._explain(count + 1, seq, before, body)
+            made = link(before, body)
+            if made != kept or (seal is not None and seal(made) != sealed):
+                self._explain(count + 1, seq, before, body, kept)
+            self._follow(seq, body, found_by)
+            before, count = made, seq
+            self.count = count
+            add(made)
+            if head is not None and seq == head.seq and made != head.link:
+                self.found("replaced", f"record {seq} is another than was written: the file was replaced", seq)
+            if seq in checkpoints:
+                self._check(seq)
+        if head is not None and count < head.seq:
+            what: What = "replaced" if not count else "cut"
+            text = f"records {count + 1} to {head.seq} were written and are gone: the tail was cut, or the"
+            self.found(what, f"{text} file replaced by an older copy", count + 1)
 
-    def _one(
-        self, seq: int, order: str, kind: str, payer: int, payee: int, at: float, body: bytes, kept: bytes, seal: bytes
-    ) -> None:
-        expected = self.count + 1
+    def _explain(self, expected: int, seq: int, before: bytes, body: object, kept: object = None) -> None:
+        """Say what is wrong with the first record that is not as it was written. Raises _Stop."""
         if seq != expected:
-            self.found("missing", f"record {expected} is missing: after {self.count} comes {seq}", expected)
+            self.found("missing", f"record {expected} is missing: after {expected - 1} comes {seq}", expected)
             raise _Stop
-        try:
-            record = _DECODE(body)
-        except (ValueError, TypeError):
+        record = _record(body)
+        if record is None:
             self.found("changed", f"record {seq} cannot be read: it was changed", seq)
-            raise _Stop from None
-        made = link(self._before, body)
-        if record.seq != seq:
+        elif record.seq != seq:
             text = f"record {seq} says that it is record {record.seq}: records were swapped, inserted or moved"
             self.found("moved", text, seq)
-            raise _Stop
-        if made != kept:
+        elif not isinstance(body, bytes) or link(before, body) != kept:
             self.found("changed", f"record {seq} ({record.id}) is not as it was written", seq)
-            raise _Stop
-        if self._seal is not None and self._seal(made) != seal:
+        else:
             text = f"record {seq} ({record.id}) was not written by the holder of the key: changed or inserted"
             self.found("forged", text, seq)
+        raise _Stop
+
+    def _follow(self, seq: int, body: bytes, found_by: list[Any]) -> None:
+        """Move what the record moves, and see whether it is found by what it says."""
+        order, kind, at, payer, payee = found_by
+        record = _record(body)
+        if record is None or record.seq != seq:  # linked by somebody who can, where there is no key to tell
+            self.found("changed", f"record {seq} cannot be read, or says that it is another: it was changed", seq)
             raise _Stop
-        parties = self._move(record)
-        indexed = tuple(self._aids.get(aid) for aid in (payer, payee))
-        if (order, kind, at) != (record.id, record.type, record.at) or (record.moves and indexed != parties):
+        giver, taker = self._move(record)
+        aids = self._aids
+        strays = record.moves and (aids.get(payer) != giver or aids.get(payee) != taker)
+        if strays or order != record.id or kind != record.type or at != record.at:
             self.found("changed", f"record {seq} ({record.id}) is found under other words than it holds", seq)
-        self._before = made
-        self.count = seq
-        self.peaks.add(made)
-        if self._head is not None and seq == self._head.seq and made != self._head.link:
-            self.found("replaced", f"record {seq} is another than was written: the file was replaced", seq)
-        if seq in self._checkpoints:
-            self._check(seq)
 
     def _move(self, record: Record) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
         book, instrument = record.book, record.instrument
@@ -131,6 +140,16 @@ class _Walk:
             self.found("checkpoint", f"the first {count} records are not those of their checkpoint", count)
         elif self._keys is not None and not is_signed(checkpoint, self._public):
             self.found("checkpoint", f"the checkpoint of {count} records is not signed by the key", count)
+
+
+def _record(body: object) -> Record | None:
+    """None for what is no record."""
+    try:
+        record = _DECODE(body)  # type: ignore[arg-type]
+        _units(record.amount)
+    except (ValueError, TypeError, UsageError):
+        return None
+    return record
 
 
 def verify(path: Path, folder: Path) -> Audit:
@@ -186,16 +205,18 @@ def _balances(db: sqlite3.Connection, walk: _Walk) -> None:
         "SELECT book, name, instrument, balance, received, sent, transfers FROM account"
     ):
         expected = left.pop((book, name, instrument), [0, 0, 0, 0])
-        if list(map(int, kept)) != expected:
-            text = f"{name} is kept with {Amount(int(kept[0]), instrument).shown}, but its records come to"
+        if list(map(str, kept)) != list(map(str, expected)):
+            text = f"{name} is kept with {kept} (units: balance, received, sent; transfers), but its records come to"
             walk.found("balance", f"{text} {Amount(expected[0], instrument).shown}")
     for book, name, instrument in left:
         walk.found("balance", f"the account {name} ({instrument}, book {book}) is gone")
     scopes = {
-        (book, name, instrument): [int(spent), count]
+        (book, name, instrument): [spent, str(count)]
         for book, name, instrument, spent, count in db.execute("SELECT book, name, instrument, spent, count FROM scope")
     }
-    for key in sorted({key for key in {**scopes, **walk.scopes} if scopes.get(key) != walk.scopes.get(key)}):
+    for key in sorted(
+        {key for key in {**scopes, **walk.scopes} if scopes.get(key) != [*map(str, walk.scopes.get(key, ()))]}
+    ):
         walk.found("balance", f"what is kept as spent for {key[1]} is not what its records come to")
     if dict(db.execute("SELECT id, ended_by FROM hold").fetchall()) != walk.holds:
         walk.found("balance", "what is kept of the holds is not what the records say")

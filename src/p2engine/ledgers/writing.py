@@ -64,6 +64,8 @@ class Writing:
         self.seq: int = last[0] if last else 0
         self.link: bytes = last[1] if last else START
         before: float = last[2] if last else 0.0
+        if not isinstance(self.link, bytes) or not isinstance(before, float):
+            raise StoreError(f"record {self.seq} of the ledger was changed", hint="run `p2engine ledger verify`")
         self.at = max(now(), before)  # a clock that goes back does not take the ledger with it
         self._first = self.seq
         (self._aid,) = db.execute("SELECT coalesce(max(aid), 0) FROM account").fetchone()
