@@ -336,6 +336,10 @@ class Auditable(Protocol):
         ...
 
 
+class AuditableLedger(Ledger, Auditable, Protocol):
+    """What a ledger driver implements, and what the engine holds."""
+
+
 class EventSink(Protocol):
     """Watches. Can neither slow nor stop what it watches."""
 

@@ -4,8 +4,11 @@ import json
 import sqlite3
 from contextlib import closing
 
+import msgspec
 import pytest
 
+from p2engine.domain.money import Proof
+from p2engine.ledgers.auditing import check_proof
 from tests.cli.project import Project, Run
 
 
@@ -80,6 +83,16 @@ def test_failure_23_verify_names_what_was_changed(paying: Project, here: Run) ->
     ran = here("ledger", "verify", "--json")
     (finding,) = json.loads(ran.out)["findings"]
     assert (ran.status, finding["what"], finding["record"]) == (1, "changed", 4)
+
+
+def test_a_transfer_can_be_proved_to_others(paying: Project, here: Run) -> None:
+    """The proof is a document that the public key alone confirms; a checkpoint says how many records there are."""
+    order = json.loads(here("ledger", "transfer", "alpha", "beta", "1", "--json").out)["id"]
+    proof = msgspec.json.decode(here("ledger", "proof", order).out, type=Proof)
+    public = (paying.folder / ".p2engine" / "keys" / "ledger.pub").read_text().strip()
+    assert check_proof(proof, public).id == order
+    assert json.loads(here("ledger", "checkpoint", "--json").out)["count"] == 4
+    assert here("ledger", "proof", "nothing").status == 2
 
 
 def test_an_agent_pays_in_a_conversation(paying: Project, here: Run) -> None:

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from p2engine.cli.options import group
-from p2engine.cli.output import Output, iso
+from p2engine.cli.output import Output, as_json, iso
 from p2engine.cli.session import run_alone, run_with_engine, settings_of
 from p2engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from p2engine.domain.money import Account, Record, RecordQuery
-    from p2engine.ports import Ledger
+    from p2engine.domain.money import Account, Checkpoint, Proof, Record, RecordQuery
+    from p2engine.ports import AuditableLedger, Ledger
     from p2engine.wiring import Engine
 
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="Whose wallet.")]
@@ -23,7 +23,7 @@ TYPES = ("open", "transfer", "refusal", "hold", "release", "refund")
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     ledger = group("Wallets, payments, and the audit of both.")
-    for command in (init, balance, transfer, history, overview, audit, verify):
+    for command in (init, balance, transfer, history, overview, audit, verify, proof, checkpoint):
         ledger.command(command.__name__)(command)
     app.add_typer(ledger, name="ledger")
 
@@ -188,13 +188,44 @@ def verify(ctx: typer.Context) -> None:
     run_alone(ctx, body)
 
 
+def proof(
+    ctx: typer.Context,
+    order: Annotated[str, typer.Argument(metavar="ID", help="The id of a transfer, as `ledger history` has it.")],
+) -> None:
+    """Print the proof that one transfer stands in the ledger. It is checked by the public key alone."""
+
+    async def body(engine: "Engine", output: Output) -> None:
+        ledger = await _door(engine)
+        _print_json(await ledger.proof(order), output)
+
+    run_with_engine(ctx, body)
+
+
+def checkpoint(ctx: typer.Context) -> None:
+    """Sign what is written by now, and print it. Whoever has it can hold you to it."""
+
+    async def body(engine: "Engine", output: Output) -> None:
+        ledger = await _door(engine)
+        _print_json(await ledger.checkpoint(), output)
+
+    run_with_engine(ctx, body)
+
+
+def _print_json(value: "Proof | Checkpoint", output: Output) -> None:
+    """What programs are to read is JSON for people too."""
+    import msgspec
+
+    document = msgspec.to_builtins(value)
+    output.document(document, as_json(document, indent=True))
+
+
 async def _ledger(engine: "Engine") -> "Ledger":
     """The ledger, with the wallets of agents.yml open. Raises UsageError where it is off."""
     await _open_wallets(engine)
     return await _door(engine)
 
 
-async def _door(engine: "Engine") -> "Ledger":
+async def _door(engine: "Engine") -> "AuditableLedger":
     if engine.world.ledger is None:
         hint = "set LEDGER_ENABLED=true, or ledger.enabled in config/config.json"
         raise UsageError("the ledger is off", hint=hint)

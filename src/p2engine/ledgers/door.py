@@ -1,6 +1,7 @@
 """Opens the embedded ledger when it is first asked for: most commands never do."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from p2engine.domain.money import Audit
@@ -33,4 +34,5 @@ class LedgerDoor:
 
     async def aclose(self) -> None:
         if self._opening is not None:
-            await (await self._opening).aclose()
+            with suppress(StoreError):  # one that could not be opened need not be closed
+                await (await self._opening).aclose()

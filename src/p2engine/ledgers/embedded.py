@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -57,7 +58,6 @@ class EmbeddedLedger:
         self._now = now
         self._db = opened.writer
         self._read = Reader(opened.reader, str(path))
-        self._newest: Head | None = None
         self._writer = Writer(self._db, str(path), grouped=True, committed=self._note, busy_wait_s=busy_wait_s)
         self._closing: asyncio.Task[None] | None = None
 
@@ -133,14 +133,15 @@ class EmbeddedLedger:
     def _transact(self, work: Callable[[Writing], T], cursor: sqlite3.Cursor) -> T:
         writing = Writing(cursor, self._keys, self._now, _salt)
         result = work(writing)
-        self._newest = writing.flush()
+        writing.flush()
         return result
 
     def _note(self) -> None:
-        """Called after each commit."""
-        if self._newest is not None:
-            self._keys.write_head(self._newest)
-            self._newest = None
+        """Called after each commit. The head is read back, so that it is never one that was not committed."""
+        with suppress(StoreError):  # what is committed is committed: the next head is as good
+            newest = self._read(reading.head)
+            if newest is not None:
+                self._keys.write_head(newest)
 
     def _prove(self, order: str) -> Proof:
         reader = Reader(connect_reader(str(self.path)), str(self.path))
@@ -168,7 +169,9 @@ def _open(path: Path, folder: Path, wait_s: float) -> tuple[Opened, Keys]:
     keys = keys or Keys.at(folder)
     opened = open_file(str(path), sync="FULL", wait_s=wait_s, form=LEDGER)
     try:
+        opened.writer.execute(f"PRAGMA busy_timeout={int(wait_s * 1000)}")  # another process may be first
         _recognise(opened.writer, keys, head, path)
+        opened.writer.execute("PRAGMA busy_timeout=0")
     except sqlite3.Error as error:
         _shut(opened)
         raise store_error(error, str(path)) from error
@@ -180,7 +183,9 @@ def _open(path: Path, folder: Path, wait_s: float) -> tuple[Opened, Keys]:
 
 def _recognise(db: sqlite3.Connection, keys: Keys, head: Head | None, path: Path) -> None:
     """Raises StoreError for a file that is not the one which this key wrote last."""
-    db.execute("UPDATE meta SET value = ? WHERE name = 'ledger' AND value = ''", (keys.public,))
+    (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone()
+    if not ledger:
+        db.execute("UPDATE meta SET value = ? WHERE name = 'ledger' AND value = ''", (keys.public,))
     (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone()
     hint = "run `p2engine ledger verify`, and restore the file that belongs here"
     if ledger != keys.public:

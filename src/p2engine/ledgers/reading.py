@@ -4,10 +4,16 @@ import sqlite3
 from typing import Any
 
 from p2engine.domain.money import Account, AccountName, Amount, BookId, Record, RecordQuery
+from p2engine.ledgers.keys import Head
 from p2engine.ledgers.writing import read_record
 from p2engine.limits import RECORDS_MAX
 
 _ACCOUNT = "SELECT name, book, kind, balance, received, sent, transfers, owner, instrument FROM account"
+
+
+def head(db: sqlite3.Connection) -> Head | None:
+    row = db.execute("SELECT seq, link FROM record ORDER BY seq DESC LIMIT 1").fetchone()
+    return None if row is None else Head(*row)
 
 
 def account(db: sqlite3.Connection, book: BookId, name: AccountName, instrument: str) -> Account | None:

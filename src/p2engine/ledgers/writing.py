@@ -13,7 +13,7 @@ import msgspec
 from p2engine.domain.chain import START, Peaks, link
 from p2engine.domain.money import AccountName, Amount, BookId, Kind, Record, kind_of_account
 from p2engine.errors import StoreError
-from p2engine.ledgers.keys import Head, Keys
+from p2engine.ledgers.keys import Keys
 from p2engine.limits import LEDGER_CHECKPOINT_RECORDS
 
 _RECORD = msgspec.json.Decoder(Record)
@@ -152,10 +152,10 @@ class Writing:
             counted.count += 1
         return whole
 
-    def flush(self) -> Head:
+    def flush(self) -> None:
         """Write it all; the transaction may be committed then."""
         if not self._lines:
-            return Head(self.seq, self.link)
+            return
         db = self._db
         db.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._lines)
         db.executemany("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?, '0', '0', '0', 0)", self._made)
@@ -176,7 +176,6 @@ class Writing:
         db.executemany("UPDATE hold SET ended_by = ? WHERE id = ?", [(order, hold) for hold, order in self._ends])
         if self.seq // LEDGER_CHECKPOINT_RECORDS > self._first // LEDGER_CHECKPOINT_RECORDS:
             sign(db, self._keys, self.at)
-        return Head(self.seq, self.link)
 
 
 def sign(db: sqlite3.Cursor, keys: Keys, at: float) -> None:

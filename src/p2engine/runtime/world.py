@@ -12,7 +12,7 @@ from p2engine.domain.money import Caps
 from p2engine.domain.records import Commit, Fact
 from p2engine.domain.stack import Stack
 from p2engine.errors import Rewound, StoreError
-from p2engine.ports import Archive, BlobStore, Clock, Dispatcher, Ids, Ledger, OnText, Roster, ToolRunner
+from p2engine.ports import Archive, AuditableLedger, BlobStore, Clock, Dispatcher, Ids, OnText, Roster, ToolRunner
 from p2engine.runtime.bus import Bus
 from p2engine.runtime.stacks import Stacks
 
@@ -50,7 +50,7 @@ class World:
     ids: Ids
     owner: OwnerId
     bus: Bus
-    ledger: Callable[[], Awaitable[Ledger]] | None = None
+    ledger: Callable[[], Awaitable[AuditableLedger]] | None = None
     caps: Caps = field(default_factory=Caps)
     keeps: Callable[[AnyEffect], bool] | None = None
     wrote: Callable[[Commit], None] | None = None
