@@ -68,7 +68,7 @@ class Writing:
             raise StoreError(f"record {self.seq} of the ledger was changed", hint="run `p2engine ledger verify`")
         self.at = max(now(), before)  # a clock that goes back does not take the ledger with it
         self._first = self.seq
-        (self._aid,) = db.execute("SELECT coalesce(max(aid), 0) FROM account").fetchone()
+        self._aid = 0
         self._made: list[tuple[Any, ...]] = []
         self._rows: dict[tuple[str, str, str], Row | None] = {}
         self._scopes: dict[tuple[str, str, str], Scope] = {}
@@ -117,6 +117,8 @@ class Writing:
 
     def make_row(self, book: BookId, name: AccountName, instrument: str, owner: str = "") -> Row:
         """A new account, with nothing in it."""
+        if not self._aid:
+            (self._aid,) = self._db.execute("SELECT coalesce(max(aid), 0) FROM account").fetchone()
         self._aid += 1
         row = Row(self._aid, name, kind_of_account(name), 0, 0, 0, 0)
         self._rows[book, name, instrument] = row
@@ -156,24 +158,25 @@ class Writing:
         """Write it all; the transaction may be committed then."""
         if not self._lines:
             return
-        db = self._db
-        db.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._lines)
-        db.executemany("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?, '0', '0', '0', 0)", self._made)
-        db.executemany(
-            "UPDATE account SET balance = ?, received = ?, sent = ?, transfers = ? WHERE aid = ?",
-            [
-                (str(row.balance), str(row.received), str(row.sent), row.transfers, row.aid)
-                for row in self._rows.values()
-                if row is not None
-            ],
-        )
-        db.executemany(
-            "INSERT OR REPLACE INTO scope VALUES (?, ?, ?, ?, ?)",
-            [(*key, str(scope.spent), scope.count) for key, scope in self._scopes.items() if scope.count],
-        )
+        rows = [
+            (str(row.balance), str(row.received), str(row.sent), row.transfers, row.aid)
+            for row in self._rows.values()
+            if row is not None
+        ]
+        scopes = [(*key, str(scope.spent), scope.count) for key, scope in self._scopes.items() if scope.count]
         holds = [(one.id, one.seq) for one in self._records.values() if one.type == "hold"]
-        db.executemany("INSERT INTO hold VALUES (?, ?, NULL)", holds)
-        db.executemany("UPDATE hold SET ended_by = ? WHERE id = ?", [(order, hold) for hold, order in self._ends])
+        ends = [(order, hold) for hold, order in self._ends]
+        db = self._db
+        for sql, values in (
+            ("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._lines),
+            ("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?, '0', '0', '0', 0)", self._made),
+            ("UPDATE account SET balance = ?, received = ?, sent = ?, transfers = ? WHERE aid = ?", rows),
+            ("INSERT OR REPLACE INTO scope VALUES (?, ?, ?, ?, ?)", scopes),
+            ("INSERT INTO hold VALUES (?, ?, NULL)", holds),
+            ("UPDATE hold SET ended_by = ? WHERE id = ?", ends),
+        ):
+            if values:
+                db.executemany(sql, values)
         if self.seq // LEDGER_CHECKPOINT_RECORDS > self._first // LEDGER_CHECKPOINT_RECORDS:
             sign(db, self._keys, self.at)
 
