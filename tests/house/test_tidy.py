@@ -49,7 +49,7 @@ SLEEPERS: dict[str, str] = {
     "tests/crash/project.py:Project.rests": "a server tells nobody that nothing is owed any more",
     "tests/crash/proxy.py:Proxy._carry": "a network that is slow is what the proxy plays",
     "tests/crash/test_two_hosts.py:test_a_host_that_is_cut_off_in_the_middle_of_a_turn": "how long it is cut off",
-    "tests/crash/test_two_hosts.py:_late": "what comes late comes when it comes",
+    "tests/crash/test_two_hosts.py:_first": "what comes late comes when it comes",
     "src/p2engine/testing/simulate.py:_Process._risk": "virtual time",
     "src/p2engine/testing/simulate.py:Simulation.play": "virtual time",
     "src/p2engine/testing/simulate.py:Simulation._rest": "virtual time",
