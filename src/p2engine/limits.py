@@ -51,7 +51,7 @@ FOLLOW_FIRST_LOOK_S: Final = 0.5  # how soon somebody looks who has just begun t
 FOLLOW_LOOK_S: Final = 10.0  # how often somebody who is told of news looks whether some were missed
 
 # The store
-GROUP_COMMIT_MAX: Final = 16  # batches in one flushed commit
+GROUP_COMMIT_MAX: Final = 64  # batches in one flushed commit
 TAIL_ROWS_MAX: Final = 500  # rows in one short read of a tail
 QUERY_EVENTS_MAX: Final = 10_000  # events one query returns
 BUSY_WAIT_S: Final = 15.0  # how long a write waits for another process before StoreBusy
