@@ -8,7 +8,12 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+
+from tests.servers import server_program
+
+SERVERS = ("Valkey", "Redis")
 
 
 def description() -> dict[str, str]:
@@ -20,9 +25,20 @@ def description() -> dict[str, str]:
         "files": f"temporary folder on {filesystem()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "SQLite": sqlite3.sqlite_version,
+        "Redis": redis(),
         "P2Engine": commit(),
         "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, load {load()} before the first bench",
     }
+
+
+def redis() -> str:
+    """The server of the distributed benches, and the libraries that speak to it."""
+    try:
+        said_of_it = said([server_program(), "--version"]).split()
+        server = " ".join(word.removeprefix("v=") for word in said_of_it if word in SERVERS or word.startswith("v="))
+        return ", ".join([server, *(f"{name} {version(name)}" for name in ("redis", "celery", "kombu"))])
+    except (ImportError, AssertionError):
+        return "none"
 
 
 def processor() -> str:

@@ -15,6 +15,8 @@ TITLES = {
     "tail": "Reading the log",
     "imports": "Starting",
     "idle": "Idle conversations",
+    "distributed": "Distributed: a client, one worker, one server with an append-only file",
+    "distributed_idle": "Distributed: idle, and starting",
 }
 
 

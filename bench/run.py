@@ -3,8 +3,9 @@
 python -m bench                    all of ours, about five minutes
 python -m bench work1 work5        these
 python -m bench --quick            fewer rounds, shorter histories
+python -m bench distributed distributed_idle      a client, a worker and a Redis, each a process of its own
 python -m bench --peers            the peers as well, beside ours (./bench/peers/setup.sh installs them)
-python -m bench --write docs/performance.md
+python -m bench --write docs/performance.md      with names: the tables whose benches are all named
 """
 
 import argparse
@@ -13,7 +14,7 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,7 +35,14 @@ BENCHES = {
     "tail": "bench.log",
     "imports": "bench.process",
     "idle": "bench.process",
+    "distributed": "bench.distributed",
+    "distributed_idle": "bench.distributed",
 }
+TABLES = {
+    "results": [name for name in BENCHES if not name.startswith("distributed")],
+    "distributed": [name for name in BENCHES if name.startswith("distributed")],
+}
+"""The tables of a page, by their markers, and the benches that are in each."""
 PEER_WORKS = ("work1", "work2", "work4", "work5")
 BENCH_S_MAX = 1200  # one bench that takes longer is stuck
 
@@ -69,12 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         body = {"machine": found, "rows": [asdict(row) for row in rows], "peers": [asdict(row) for row in peers]}
         given.json.write_text(json.dumps(body, indent=1) + "\n")
-    if given.write and rows:
-        lost = "".join(f"\n{name} failed in this run and is not in the tables.\n" for name in failed)
-        report.write_between(given.write, "results", report.machine_list(found) + "\n" + report.table(rows) + lost)
+    for table in tables_of(given.names or BENCHES) if given.write and rows else ():
+        own = [row for row in rows if row.bench in TABLES[table]]
+        lost = "".join(f"\n{name} failed in this run and is not here.\n" for name in failed if name in TABLES[table])
+        report.write_between(given.write, table, report.machine_list(found) + "\n" + report.table(own) + lost)
     if given.write and peers:
         report.write_between(given.write, "peers", report.machine_list(found) + "\n" + report.peer_table(peers))
     return 1 if failed else 0
+
+
+def tables_of(names: Collection[str]) -> list[str]:
+    """The tables whose benches are all among these."""
+    return [table for table, benches in TABLES.items() if set(benches) <= set(names)]
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -92,8 +106,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     if unknown := sorted(set(given.names) - set(BENCHES)):
         parser.error(f"there is no bench {', '.join(unknown)}; there are {', '.join(BENCHES)}")
-    if given.write and (given.names or given.quick):
-        parser.error("--write puts a whole run on the page: no names, and not --quick")
+    whole = {name for table in tables_of(given.names or BENCHES) for name in TABLES[table]}
+    if given.write and (given.quick or set(given.names) - whole):
+        parser.error(f"--write puts whole tables on the page: not --quick, and of {list(TABLES.values())} all or none")
     return given
 
 

@@ -19,12 +19,13 @@ from p2engine.models.catalogue import Models
 from p2engine.ports import OnText
 from p2engine.runtime.bus import Bus
 from p2engine.runtime.conversation import Conversation
+from p2engine.runtime.deadlines import Deadlines
 from p2engine.runtime.engine import Engine
 from p2engine.runtime.world import World
 from p2engine.stores.blobs import FileBlobs
 from p2engine.stores.sqlite import SqliteStore
 from p2engine.tools.function import function_tool
-from p2engine.tools.registry import WITHHELD, Registry
+from p2engine.tools.registry import Registry
 from p2engine.tools.running import Runner
 from p2engine.wiring import RandomIds, SystemClock
 
@@ -105,22 +106,26 @@ async def engine(
     roster = FileRoster(
         project=folder,
         defaults=Defaults(model),
-        tools=Tools(lambda name: tool.spec if (tool := registry.get(name)) else None, registry.known, WITHHELD),
+        tools=Tools(
+            lambda name: tool.spec if (tool := registry.get(name)) else None, registry.known, registry.withheld
+        ),
         factories={"llm": lambda _: llm},
         blobs=blobs,
     )
+    deadlines = Deadlines()
     world = World(
         store=store,
         blobs=blobs,
         roster=roster,
-        tools=Runner(registry, now=time.time),
+        tools=Runner(registry, now=time.time, limit=deadlines.within),
+        deadlines=deadlines,
         clock=SystemClock(),
         ids=RandomIds(),
         owner=store.owner,
         bus=Bus(),
     )
     made = Engine(world, InlineDispatcher)
-    made.start()
+    await made.start()
     try:
         yield made
     finally:

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by the scripts beside it, with `root` set. `prepare run` and `prepare test` see to it that .venv holds what
-# uv.lock names: at once while nothing has changed (no network, no pip), else through install.py.
+# Sourced by the scripts beside it, with `root` set. `prepare run`, `prepare distributed` and `prepare test` see to it
+# that .venv holds what uv.lock names for that: at once while nothing has changed (no network, no pip), else through install.py.
 # bash 3.2 and POSIX tools suffice. Everything said goes to stderr: stdout belongs to the command.
 
 say() {

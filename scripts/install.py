@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OLDEST_PYTHON = (3, 11)
-REQUIREMENTS = {"run": ("requirements.txt",), "test": ("requirements.txt", "requirements-test.txt")}
+REQUIREMENTS = {
+    "run": ("requirements.txt",),
+    "distributed": ("requirements.txt", "requirements-local.txt"),
+    "test": ("requirements.txt", "requirements-test.txt"),
+}
+COVERS = {"run": ("run",), "distributed": ("run", "distributed"), "test": ("run", "distributed", "test")}
+UV_GROUPS = {"run": (), "distributed": ("--group", "local"), "test": ("--group", "test")}
 # Each would send an install somewhere else than into .venv.
 MISLEADING = ("PIP_PREFIX", "PIP_TARGET", "PIP_USER", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
 
@@ -29,7 +35,7 @@ def say(text: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """`.venv` below a root, for one group of requirements (`run` or `test`), as made from `inputs` (a checksum)."""
+    """`.venv` below a root, for one group of requirements (of REQUIREMENTS), as made from `inputs` (a checksum)."""
 
     root: Path
     group: str
@@ -108,7 +114,7 @@ def ensure(environment: Environment) -> None:
         clear_the_ground(environment, unfinished=os.fstat(lock).st_size > 0)
         os.pwrite(lock, b"installing\n", 0)
         install(environment, lock)
-        for group in ("run", environment.group):
+        for group in COVERS[environment.group]:
             environment.stamp(group).write_text(environment.stamped())
         os.ftruncate(lock, 0)
         say(f"ready after {time.monotonic() - started:.0f} s")
@@ -154,7 +160,7 @@ def install(environment: Environment, lock: int) -> None:
 def uv_arguments(environment: Environment) -> list[str]:
     """The one command of uv: makes `.venv` where it is missing, and leaves what another group put there."""
     python = environment.python if environment.folder.exists() else base_python()
-    groups = [] if environment.group == "run" else ["--group", environment.group]
+    groups = UV_GROUPS[environment.group]
     return ["sync", "--quiet", "--frozen", "--inexact", "--no-default-groups", "--python", str(python), *groups]
 
 

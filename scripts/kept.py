@@ -28,8 +28,10 @@ def run(life: int, use: int, words: Sequence[str]) -> int:
         os.set_inheritable(handle, False)
     threading.Thread(target=_end_with, args=(life,), name="kept", daemon=True).start()
     sys.argv = [sys.argv[0], *words]
+    interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL)  # while it loads there is nothing to tell about it
     from p2engine.cli.main import run as run_p2engine
 
+    signal.signal(signal.SIGINT, interrupted)
     run_p2engine()
     return 0
 
@@ -43,22 +45,26 @@ def _end_with(life: int) -> None:
 
 
 def serve(use: str, command: Sequence[str]) -> int:
-    """use: a file that everybody who needs the server holds a shared lock on."""
+    """use: a file that everybody who needs the server holds a shared lock on. Asked to end, the server is asked to."""
+    servers: list[subprocess.Popen[bytes]] = []
+
+    def end(*_: object) -> None:
+        for server in servers:
+            server.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as server:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, _ender(server))
-        threading.Thread(target=_end_unused, args=(use, server), name="kept", daemon=True).start()
-        return server.wait()
+        servers.append(server)
+        threading.Thread(target=_end_unused, args=(use, end), name="kept", daemon=True).start()
+        status = server.wait()
+    return status if status >= 0 else 128 - status
 
 
-def _ender(server: "subprocess.Popen[bytes]") -> Callable[..., None]:
-    return lambda *_: server.terminate()
-
-
-def _end_unused(use: str, server: "subprocess.Popen[bytes]") -> None:
+def _end_unused(use: str, end: Callable[[], None]) -> None:
     handle = os.open(use, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)  # comes when the last of them is gone, and keeps others out until it has ended
-    server.terminate()
+    end()
 
 
 if __name__ == "__main__":

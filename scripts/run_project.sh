@@ -2,6 +2,7 @@
 # Runs a p2engine command (no arguments: its shell) in .venv, which the first run makes from uv.lock.
 #   ./scripts/run_project.sh
 #   ./scripts/run_project.sh chat with agent_alpha -m "What's the weather in Paris?"
+#   ./scripts/run_project.sh --distributed: the same with a Redis, four workers and a sweeper of its own beside it
 set -eu
 
 self=$0
@@ -15,12 +16,19 @@ done
 root=$(CDPATH='' cd -- "$(dirname -- "$self")/.." && pwd -P)
 . "$root/scripts/bootstrap.sh"
 
-for argument in ${1+"$@"}; do
-  case $argument in
-    --distributed) say "not available in this version: --distributed" && exit 2 ;;
-    -*) ;;
-    *) break ;;
+# --distributed is this script's where it stands before the command; every other word is the command's.
+group=run
+before=yes
+value=no
+for word in ${1+"$@"}; do
+  shift
+  case $before/$value/$word in
+    yes/no/--distributed) group=distributed && continue ;;
+    yes/no/--project | yes/no/--home | yes/no/--config) value=yes ;;
+    yes/yes/* | yes/no/-*) value=no ;;
+    *) before=no ;;
   esac
+  set -- ${1+"$@"} "$word"
 done
 
 inside_a_project() {
@@ -34,9 +42,12 @@ inside_a_project() {
   done
 }
 
-prepare run
+prepare "$group"
 if [ -z "${P2ENGINE_PROJECT:-}" ] && ! inside_a_project; then
   export P2ENGINE_PROJECT="$root"
+fi
+if [ "$group" = distributed ]; then
+  exec "$root/.venv/bin/python" "$root/scripts/distributed.py" ${1+"$@"}
 fi
 [ $# -gt 0 ] || set -- shell
 exec "$root/.venv/bin/p2engine" "$@"

@@ -24,7 +24,9 @@ PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 class ValkeyServer:
     """One server. `start` may be given arguments of the server's own; those of the last start hold for a restart."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, program: str | None = None) -> None:
+        """program: `redis-server` instead of the one that all tests use."""
+        self._program = program
         self.port = 0
         self.folder = Path(tempfile.mkdtemp(prefix="p2engine-valkey-"))
         self._arguments = arguments or PERSISTENT
@@ -87,7 +89,7 @@ class ValkeyServer:
         place = ("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder))
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [server_program(), *place, "--daemonize", "no", *self._arguments],
+                [self._program or server_program(), *place, "--daemonize", "no", *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

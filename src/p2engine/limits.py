@@ -43,15 +43,15 @@ PROBE_TIMEOUT_S: Final = 3.0  # how long a probe waits for the store or the brok
 SHUTDOWN_GRACE_S: Final = 5.0  # how long running effects may end by themselves at close
 
 # Several processes and machines
-LEASE_S: Final = 15.0  # a process that did not renew its lease for so long is dead to the others (Redis)
-LEASE_RENEWALS: Final = 3  # times a lease is renewed within its length
-HANDED_OUT_S: Final = 30.0  # how long an effect on a queue is left there before it is submitted again
+LEASE_S: Final = 20.0  # a process that did not renew its lease for so long is dead to the others (Redis)
+LEASE_RENEWALS: Final = 4  # times a lease is renewed within its length
+HANDED_OUT_S: Final = 10.0  # how long an effect on a queue is left there before it is submitted again
 RELEASED_S: Final = 5.0  # how long an effect rests that a process gave back
 FOLLOW_FIRST_LOOK_S: Final = 0.5  # how soon somebody looks who has just begun to be told of news
 FOLLOW_LOOK_S: Final = 10.0  # how often somebody who is told of news looks whether some were missed
 
 # The store
-GROUP_COMMIT_MAX: Final = 16  # batches in one flushed commit
+GROUP_COMMIT_MAX: Final = 64  # batches in one flushed commit
 TAIL_ROWS_MAX: Final = 500  # rows in one short read of a tail
 QUERY_EVENTS_MAX: Final = 10_000  # events one query returns
 BUSY_WAIT_S: Final = 15.0  # how long a write waits for another process before StoreBusy

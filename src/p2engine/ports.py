@@ -110,6 +110,10 @@ class Owing(Protocol):
         """What `owner` holds."""
         ...
 
+    def drops(self) -> AsyncIterator[Sequence[EffectId]]:
+        """Effects that somebody else holds and that are dropped, as it happens. May miss some; may end at once."""
+        ...
+
     async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
         """Who lives and holds what this stack owes, in words: `process 4711 on HOST`."""
         ...

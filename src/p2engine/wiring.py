@@ -15,12 +15,13 @@ from p2engine.domain.ids import ConversationId, EffectId, StackRef
 from p2engine.domain.messages import ModelRequest
 from p2engine.domain.records import Event
 from p2engine.errors import ConfigError, NewerFormat, NotAvailable, SetupError, StoreError, UsageError
-from p2engine.limits import SWEEP_PERIOD_S, SWEEP_PERIOD_SHARED_S
+from p2engine.limits import HANDED_OUT_S, SWEEP_PERIOD_S, SWEEP_PERIOD_SHARED_S
 from p2engine.models.catalogue import Models
 from p2engine.models.limiter import LocalLimiter
 from p2engine.plugins import ProjectTools, installed_agents, installed_tools
 from p2engine.ports import BlobStore, Clock, Limiter
 from p2engine.runtime.bus import Bus
+from p2engine.runtime.deadlines import Deadlines
 from p2engine.runtime.engine import Engine as Core
 from p2engine.runtime.engine import OnError, Run
 from p2engine.runtime.perform import view_of
@@ -345,7 +346,8 @@ async def _keep(settings: Settings, closing: AsyncExitStack) -> Kept:
 
 async def _sqlite(settings: Settings, closing: AsyncExitStack) -> SqliteStore:
     sync: Literal["FULL", "NORMAL"] = "FULL" if settings.sqlite.synchronous == "full" else "NORMAL"
-    store = await SqliteStore.open(settings.layout.store, sync=sync)
+    handed_out_s = HANDED_OUT_S if settings.dispatch == "celery" else 0.0
+    store = await SqliteStore.open(settings.layout.store, sync=sync, handed_out_s=handed_out_s)
     closing.push_async_callback(store.aclose)
     return store
 
@@ -372,11 +374,13 @@ async def _build(settings: Settings, closing: AsyncExitStack, part: Part, *, pro
     agents = installed_agents()
     llm = LlmAgent(models)
     roster = roster_of(settings, tools.registry, {"llm": lambda _: llm, **agents.factories}, kept.blobs)
+    deadlines = Deadlines()
     world = World(
         store=kept.store,
         blobs=kept.blobs,
         roster=roster,
-        tools=Runner(tools.registry, now=time.time),
+        tools=Runner(tools.registry, now=time.time, limit=deadlines.within),
+        deadlines=deadlines,
         clock=kept.clock,
         ids=RandomIds(),
         owner=kept.store.owner,

@@ -136,7 +136,7 @@ class Stage:
         tools: dict[str, ToolBody] = {name: self._tool(name) for name in REPEATS}
         self.engine = await open_engine(self.home, agents, tools, REPEATS, **options)
         try:
-            self.engine.start()
+            await self.engine.start()
             listening = asyncio.get_running_loop().create_task(self._listen())
             report(at="start")
             await self.ended.wait()

@@ -167,6 +167,13 @@ async def one_turn(home: Path, reach: Reach) -> Engine:
 
         return body
 
+    tools = {name: tool(name) for name in REPEATS}
+    return await open_engine(home, agents_of(home, reach), tools, REPEATS, reach=reach)
+
+
+def agents_of(home: Path, reach: Reach) -> dict[str, Decide]:
+    """Who takes part in the turn."""
+
     def agent(name: str) -> Decide:
         async def decide(view: AgentView) -> Sequence[Move]:
             trace(home, f"think {view.effect}")
@@ -177,8 +184,7 @@ async def one_turn(home: Path, reach: Reach) -> Engine:
 
         return decide
 
-    agents = {name: agent(name) for name in FIRST_MOVES}
-    return await open_engine(home, agents, {name: tool(name) for name in REPEATS}, REPEATS, reach=reach)
+    return {name: agent(name) for name in FIRST_MOVES}
 
 
 FIRST_MOVES: Mapping[str, tuple[Move, ...]] = {

@@ -11,21 +11,17 @@ import sqlite3
 import statistics
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from p2engine.domain.records import Branch, Event, Placed, Query
-from p2engine.domain.states import AgentCall, AgentResult, AnyState, Finished, ToolCall, ToolResult, UserMessage
-from p2engine.runtime.artifacts import SAVED
 from p2engine.stores.blobs import FileBlobs
 from p2engine.stores.sqlite import SqliteStore
-from tests.crash.cast import OPENING, RAN, REPEATS, TASK, Place, answer, traces
+from tests.crash.cast import OPENING, Place, traces
+from tests.crash.judging import fact_problems, look_at, trace_problems
 from tests.crash.nursery import Life, Nursery, Point, live_cold
 
 COLD = 12  # of the points, for the time that a start from nothing takes
-CALLS = {"boss": 5, "ann": 1, "bob": 1}  # that each agent of the turn makes
 
 
 class Case(NamedTuple):
@@ -99,108 +95,17 @@ def _begun(home: Path) -> set[str]:
 async def look(home: Path, died: tuple[Point, ...], life: Life, begun: set[str]) -> Case:
     store = await SqliteStore.open(home / "store.db")
     try:
-        (conversation,) = await store.conversations()
-        stacks = {
-            branch: [placed for placed in await store.load(branch.ref) if placed.ref == branch.ref]
-            for branch in await store.branches(conversation.id, delegates=True)
-        }
         problems = [*await store.check(), *(f"due at rest: {job}" for job in await store.due(limit=10))]
-        facts = await store.events(Query(kinds=(RAN, SAVED)))
-        for fact in facts:
-            if fact.kind == SAVED:
-                await FileBlobs(home / "blobs").get(fact.body["blob"])
-        for branch in stacks:
-            problems += [f"{branch.agent} owes {effect} at rest" for effect in await store.owed(branch.ref)]
+        (conversation,) = await store.conversations()
+        found = await look_at(store, FileBlobs(home / "blobs"), conversation)
     finally:
         await store.aclose()
-    if Counter(branch.agent for branch in stacks) != Counter(CALLS.keys()):
-        problems.append(f"stacks of {[branch.agent for branch in stacks]}")
-    for branch, own in stacks.items():
-        problems += [f"{branch.agent}: {problem}" for problem in _stack_problems(branch, own)]
-    root = stacks[next(branch for branch in stacks if branch.ref == conversation.current)]
-    problems += _said_problems(root, life)
-    results = {placed.commit.cause: state for own in stacks.values() for placed in own for state in _results(placed)}
-    problems += _trace_problems(traces(home), results, begun, len(died))
-    problems += _fact_problems(facts, results)
-    interrupted = sum(result.status == "interrupted" for result in results.values())
-    return Case(died, life, interrupted, tuple(problems))
-
-
-def _states(own: Iterable[Placed]) -> list[AnyState]:
-    return [state for placed in own for state in placed.commit.states]
-
-
-def _results(placed: Placed) -> Iterator[ToolResult]:
-    return (state for state in placed.commit.states if isinstance(state, ToolResult))
-
-
-def _stack_problems(branch: Branch, own: Sequence[Placed]) -> Iterator[str]:
-    """It has finished, answered; each of its calls has one answer; each of its effects was settled once."""
-    states = _states(own)
-    if not isinstance(states[-1], Finished) or states[-1].reason != "answered":
-        yield f"it stands on {states[-1]}"
-    asked = Counter(state.call_id for state in states if isinstance(state, ToolCall | AgentCall))
-    answered = Counter(state.call_id for state in states if isinstance(state, ToolResult | AgentResult))
-    if asked != answered or asked.total() != CALLS[branch.agent] or len(asked) != asked.total():
-        yield f"asked {dict(asked)}, answered {dict(answered)}"
-    causes = Counter(placed.commit.cause for placed in own if ":" in placed.commit.cause)
-    yield from (f"{cause} was settled {times} times" for cause, times in causes.items() if times > 1)
-
-
-def _said_problems(root: Sequence[Placed], life: Life) -> Iterator[str]:
-    """The task was heard once, and the answer came from every result."""
-    states = _states(root)
-    heard = [state.text for state in states if isinstance(state, UserMessage)]
-    if heard != [TASK]:
-        yield f"heard {heard}"
-    expected = answer("boss", [s.content for s in states if isinstance(s, ToolResult | AgentResult)])
-    said = [getattr(state, "text", "") for state in states][-2]
-    if said != expected:
-        yield f"said {said!r}, not {expected!r}"
-    if life.said not in (None, expected):  # None: the turn was over before anybody asked
-        yield f"the caller was told {life.said!r}"
-
-
-def _trace_problems(
-    ran: Sequence[tuple[str, str]], results: dict[str, ToolResult], begun: set[str], kills: int
-) -> Iterator[str]:
-    """What really ran, against what the stacks say of it."""
-    runs = Counter(key for _, key in ran)
-    for kind, key in set(ran):
-        if kind != "think" and key not in results:
-            yield f"{kind} {key} ran, and no stack knows"
-        if runs[key] > 1 + kills:
-            yield f"{kind} {key} ran {runs[key]} times with {kills} kills"
-    for key, result in results.items():
-        match REPEATS[result.tool], result.status:
-            case "never", "interrupted":
-                if runs[key] > 1:
-                    yield f"{result.tool} {key} ran {runs[key]} times"
-                if key not in begun:
-                    yield f"{result.tool} {key} was queued, and is called interrupted"
-                if "outcome unknown" not in result.content:
-                    yield f"{result.tool} {key} does not say what is known: {result.content!r}"
-            case "never", "ok":
-                if runs[key] != 1:
-                    yield f"{result.tool} {key} is ok and ran {runs[key]} times"
-                if key in begun:
-                    yield f"{result.tool} {key} had begun when its process died, and was run again"
-            case _, "ok":
-                if not runs[key]:
-                    yield f"{result.tool} {key} is ok and never ran"
-            case _:
-                yield f"{result.tool} {key} ended {result.status}: {result.content!r}"
-
-
-def _fact_problems(facts: Sequence[Event], results: dict[str, ToolResult]) -> Iterator[str]:
-    """What the tools raised and saved stands in the log once where the result is `ok`, and not at all elsewhere."""
-    seen = Counter((fact.kind, fact.cause) for fact in facts)
-    for key, result in results.items():
-        kinds = (RAN, SAVED) if result.tool == "book" else (RAN,)
-        for kind in kinds:
-            if seen.pop((kind, key), 0) != (result.status == "ok"):
-                yield f"{result.tool} {key} is {result.status}, and {kind} is not told so once"
-    yield from (f"{kind} of {key} comes from nowhere" for kind, key in seen)
+    problems += [*found.problems, *found.gone.values()]
+    if life.said not in (None, found.answer):  # None: the turn was over before anybody asked
+        problems.append(f"the caller was told {life.said!r}")
+    problems += trace_problems(traces(home), found.results, begun, len(died))
+    problems += fact_problems(found.facts, found.results)
+    return Case(died, life, found.interrupted, tuple(problems))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,7 +27,7 @@ LIFE_MAX_S = 30  # a process that lives longer hangs; SIGALRM ends it
 class Point(NamedTuple):
     """The nth time (from 1) that a process comes to a place."""
 
-    place: Place
+    place: str
     nth: int
 
     def __str__(self) -> str:
@@ -126,7 +126,7 @@ async def _live(home: Path, death: Point | None) -> tuple[str | None, float, dic
             os.kill(os.getpid(), signal.SIGKILL)
 
     engine = await one_turn(home, reach)
-    engine.start()
+    await engine.start()
     conversation = await engine.conversation("demo", agent="boss")
     reply = await conversation.resume()
     if not (await conversation.stack()).turn:

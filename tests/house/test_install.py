@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import signal
@@ -132,6 +133,17 @@ def test_a_whole_environment_is_left_alone(made: Any) -> None:
     made.stamp("run").write_text(made.stamped())
     install.ensure(made)
     assert made.stamp("run").read_text() == made.stamped()
+
+
+def test_what_is_in_one_group_is_in_those_that_have_it(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests have what a distributed run needs: after their install neither of the others installs anything."""
+    monkeypatch.setattr(install, "install", lambda *_: None)
+    install.ensure(dataclasses.replace(made, group="test"))
+    assert all(dataclasses.replace(made, group=group).is_whole() for group in install.REQUIREMENTS)
+    install.clear_the_ground(made, unfinished=False)
+    install.ensure(dataclasses.replace(made, group="distributed"))
+    whole = [group for group in install.REQUIREMENTS if dataclasses.replace(made, group=group).is_whole()]
+    assert whole == ["run", "distributed"]
 
 
 def test_a_failing_tool_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:

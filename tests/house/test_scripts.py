@@ -5,6 +5,7 @@ Doubles stand only for what a script calls: `.venv` and its programs, interprete
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -176,13 +177,39 @@ def test_outside_any_project_the_repository_is_the_project(clone: Clone, tmp_pat
     assert by_hand.stdout == "project=/elsewhere\n"
 
 
-def test_distributed_is_refused(clone: Clone) -> None:
-    """`--distributed` is not built: one line, status 2, and nothing is started or installed."""
-    for arguments in (["--distributed"], ["--json", "--distributed", "chat"]):
-        done = clone.run("scripts/run_project.sh", *arguments)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == "p2engine: not available in this version: --distributed\n"
-    assert clone.calls() == []
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        (["--distributed"], []),
+        (["--json", "--distributed", "chat", "with", "a", "-m", "x  y"], ["--json", "chat", "with", "a", "-m", "x  y"]),
+        (["--project", "DIR", "--distributed", "shell"], ["--project", "DIR", "shell"]),
+        (["--home=DIR", "--distributed"], ["--home=DIR"]),
+    ],
+)
+def test_distributed_is_a_script_of_its_own(clone: Clone, typed: list[str], given: list[str]) -> None:
+    """Before the command, among other options, `--distributed` chooses it; the rest is what it is given."""
+    clone.install("distributed")
+    double = clone.root / "scripts" / "distributed.py"
+    double.write_text("import sys; print(sys.argv[1:]); sys.exit(7)\n")
+    done = clone.run("scripts/run_project.sh", *typed)
+    assert (done.returncode, done.stdout, clone.calls()) == (7, f"{given}\n", [])
+
+
+@pytest.mark.parametrize("typed", [["chat", "--distributed"], ["--project", "--distributed", "shell"]])
+def test_a_word_of_the_command_is_not_the_scripts(clone: Clone, typed: list[str]) -> None:
+    """Behind the command, or as the value of an option, it is passed on as it stands."""
+    clone.install()
+    clone.run("scripts/run_project.sh", *typed)
+    assert clone.calls() == [f"p2engine {' '.join(typed)}"]
+
+
+def test_distributed_installs_what_it_needs_besides(clone: Clone) -> None:
+    """Where only the rest is there, it is installed first; an environment for the tests has it already."""
+    clone.install()
+    clone.double(clone.doubles / "python3.14", body=FAILS_TO_INSTALL)
+    done = clone.run("scripts/run_project.sh", "--distributed")
+    assert done.returncode == 3
+    assert f"install.py {clone.root} distributed " in clone.calls()[-1]
 
 
 def test_an_old_python_is_one_line_with_the_mend(clone: Clone, bare_path: str) -> None:
@@ -328,6 +355,12 @@ def test_a_fresh_clone_talks(tmp_path: Path) -> None:
     assert ["making .venv anew" in said for _, said, _ in outcomes].count(True) == 1
     assert all("0.1" in printed for printed, _, _ in outcomes)
 
+    # and: what it needs as several processes is installed when it is asked for
+    many = [run, "--distributed", "chat", "with", "agent_alpha", "-m", "What's the weather in Paris?"]
+    first_time = subprocess.run(many, env=bare, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert first_time.returncode == 0, first_time.stderr
+    assert "Paris: 22 °C" in first_time.stdout
+
     # and: with every way to an index cut off, agents answer through a tool and through each other
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "https_proxy": "http://127.0.0.1:9/"}
     messages = ["-m", "What's the weather in Paris?"]
@@ -344,3 +377,11 @@ def test_a_fresh_clone_talks(tmp_path: Path) -> None:
     assert "22" in talk.stdout
     assert "10" in talk.stdout
     assert "install" not in talk.stderr
+
+    # and: so they do over several processes, of which none is left
+    again = subprocess.run(many, env=bare | nowhere, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "install" not in again.stderr
+    assert "'./a clone/scripts/run_project.sh' --distributed chat resume agent_alpha-2" in again.stderr
+    with (root / ".p2engine" / "valkey" / "used").open("r+") as used:
+        fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -26,7 +26,7 @@ LONG_MODULES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 # file:function -> reason. The function is written as Class.method.
 BROAD_EXCEPTS: dict[str, str] = {
-    "src/p2engine/worker.py:Node._live": "carries what opening raised to the thread that waits, where it is raised again",
+    "src/p2engine/worker.py:Node._live": "carries what opening raised to the thread that waits for it",
     "src/p2engine/plugins.py:_load": "somebody else's module while it loads: named, and the others load",
     "src/p2engine/runtime/perform.py:_think": "effect boundary: a plugin agent's fault ends its turn, not the engine",
     "src/p2engine/runtime/sinks.py:Fanout._emit": "sinks watch; they may not stop what they watch",
@@ -35,11 +35,21 @@ BROAD_EXCEPTS: dict[str, str] = {
 }
 # file:function -> reason
 SLEEPERS: dict[str, str] = {
-    "tests/servers.py:ValkeyServer._try": "a server that starts tells nobody when it is ready",
     "src/p2engine/testing/server.py:_pass": "a scripted latency is what the server serves",
     "tests/stores/test_redis_limiter.py:until": "a server's keys change without telling anybody",
-    "tests/servers.py:ValkeyServer._try": "a server that comes up tells nobody",
     "tests/simulation/redis_place.py:Outside.follow": "virtual time",
+    "tests/servers.py:ValkeyServer._try": "a server that starts tells nobody when it is ready",
+    "tests/crash/blows.py:restarted.strike": "how long the server is away is the blow",
+    "tests/crash/blows.py:frozen.strike": "how long the server is silent is the blow",
+    "tests/crash/blows.py:in_step": "a server tells nobody when its replica is in step",
+    "tests/crash/hosts.py:Hosts._serve": "a server that starts tells nobody when it is ready",
+    "tests/crash/play.py:tools_of.look": "a tool that takes a while, so that there is something to cut off",
+    "tests/crash/play.py:tools_of.book": "a tool that takes a while",
+    "tests/crash/play.py:tools_of.pay": "a tool that takes a while",
+    "tests/crash/project.py:Project.rests": "a server tells nobody that nothing is owed any more",
+    "tests/crash/proxy.py:Proxy._carry": "a network that is slow is what the proxy plays",
+    "tests/crash/test_two_hosts.py:test_a_host_that_is_cut_off_in_the_middle_of_a_turn": "how long it is cut off",
+    "tests/crash/test_two_hosts.py:_first": "what comes late comes when it comes",
     "src/p2engine/testing/simulate.py:_Process._risk": "virtual time",
     "src/p2engine/testing/simulate.py:Simulation.play": "virtual time",
     "src/p2engine/testing/simulate.py:Simulation._rest": "virtual time",
@@ -85,7 +95,7 @@ FORBIDDEN_TEXT = {
     r"\bpypi[.]org\b|\bpythonhosted[.]org\b": "the host of a package index: installers know it",
 }
 # Written by a tool, and only about packages.
-GENERATED = {"uv.lock", "scripts/requirements.txt", "scripts/requirements-test.txt"}
+GENERATED = {"uv.lock", "scripts/requirements.txt", "scripts/requirements-local.txt", "scripts/requirements-test.txt"}
 
 Finding = tuple[str, str]  # the key under which an exception may stand, and what is wrong
 Function = ast.FunctionDef | ast.AsyncFunctionDef

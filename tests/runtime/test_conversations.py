@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from p2engine.domain.decisions import UseTool
+from p2engine.domain.records import Batch, Written
 from p2engine.domain.states import AssistantMessage, Finished, Override, UserMessage, Waiting
 from p2engine.errors import NameTaken, UsageError
 from p2engine.limits import NAME_BYTES_MAX
@@ -59,6 +60,26 @@ async def test_unnamed_conversations_get_the_next_name(stage: Stage) -> None:
     engine = stage.engine({"boss": last_words})
     made = await asyncio.gather(*(engine.conversation(agent="boss") for _ in range(4)))
     assert sorted(conversation.name for conversation in made) == ["boss-1", "boss-2", "boss-3", "boss-4"]
+
+
+async def test_many_unnamed_conversations_cost_a_few_writes_each(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are already, and however many begin at once."""
+    engine = stage.engine({"boss": last_words})
+    real, writes = stage.store.write, 0
+
+    async def write(batch: Batch) -> Written:
+        nonlocal writes
+        writes += 1
+        await asyncio.sleep(0)  # as across a network: everybody asks before anybody is answered
+        return await real(batch)
+
+    monkeypatch.setattr(stage.store, "write", write)
+    made = await asyncio.gather(*(engine.conversation(agent="boss") for _ in range(200)))
+    assert len({conversation.name for conversation in made}) == 200
+    assert writes < 200 * 15  # one after the other it would be a hundred each
+    before = writes
+    await engine.conversation(agent="boss")
+    assert writes - before <= 2
 
 
 @pytest.mark.parametrize("name", ["", "  ", "a\0b", "a\nb", "x" * (NAME_BYTES_MAX + 1), "ü" * NAME_BYTES_MAX])

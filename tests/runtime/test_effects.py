@@ -339,7 +339,7 @@ async def test_a_sweeper_takes_over_what_a_dead_process_held(stage: Stage) -> No
     conversation, saying = await begun(one)
     await stage.kill(one)
     two = stage.engine({"boss": boss})
-    two.sweeper._period_s = 0.001
+    two.sweeper.period_s = 0.001
     await two.start()
 
     async def over() -> bool:

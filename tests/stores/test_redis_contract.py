@@ -12,9 +12,10 @@ from p2engine.testing.contracts import ArchiveContract
 from tests.servers import ValkeyServer
 
 
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyServer]:
-    with ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--save", "") as server:
+@pytest.fixture(scope="module", params=[None, pytest.param("redis-server", marks=pytest.mark.redis)])
+def valkey(request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
+    """The server that all tests use, and Redis proper."""
+    with ValkeyServer("--appendonly", "yes", "--appendfsync", "no", "--save", "", program=request.param) as server:
         yield server
 
 

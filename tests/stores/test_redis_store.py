@@ -34,9 +34,10 @@ from tests.servers import ValkeyServer
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[ValkeyServer]:
-    with ValkeyServer("--save", "", "--appendonly", "no") as server:
+@pytest.fixture(scope="module", params=[None, pytest.param("redis-server", marks=pytest.mark.redis)])
+def shared(request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
+    """The server that all tests use, and Redis proper."""
+    with ValkeyServer("--save", "", "--appendonly", "no", program=request.param) as server:
         yield server
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 PROGRAM = "p2engine"
 SCRIPT = Path("scripts", "run_project.sh")
+DISTRIBUTED = "kept.py"  # beside it: runs commands of a project that the script brought up as several processes
 
 _HINTED = re.compile(rf"(?<![\w./~-]){PROGRAM} (?=[a-z-])")
 
@@ -19,9 +20,11 @@ _HINTED = re.compile(rf"(?<![\w./~-]){PROGRAM} (?=[a-z-])")
 @cache
 def program() -> str:
     """`p2engine` where the shell finds this one under that name, else the path that it was started by; for a clone's
-    script, which starts it by its full path, that script.
+    script, which starts it by its full path, that script, with the option that it was given.
     """
     started = Path(sys.argv[0])
+    if started.name == DISTRIBUTED:
+        return f"{_from_here(started.with_name(SCRIPT.name))} --distributed"
     if started.name != PROGRAM or not started.is_file():  # `python -m p2engine`, or another program's library
         return PROGRAM
     found = shutil.which(PROGRAM)

@@ -50,9 +50,7 @@ class Waiter:
                     Answered(first.text, ending.reason, ending.detail) if ending else Answered(first.text, None)
                 )
                 return
-        for number, state in enumerate(commit.states):
-            if placed.seq + number <= self.since:
-                continue
+        for state in commit.states[max(0, self.since + 1 - placed.seq) :]:
             if type(state) is UserInputRequest:
                 self.answer.set_result(Answered(state.question, None, asks=True))
                 return

@@ -1,7 +1,10 @@
 """The engine: opens conversations, runs what they owe, and lets everyone watch the one log."""
 
+import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 from p2engine.domain.effects import AnyEffect
 from p2engine.domain.ids import AgentId, ref_of
@@ -16,10 +19,12 @@ from p2engine.runtime.conversation import Conversation
 from p2engine.runtime.perform import perform
 from p2engine.runtime.sinks import Fanout
 from p2engine.runtime.sweeper import Sweeper
-from p2engine.runtime.turn import commit, divide
+from p2engine.runtime.turn import commit, divide, interrupt
 from p2engine.runtime.world import World
 
 log = logging.getLogger("p2engine.runtime")
+
+NAMES_LOOKED_AT = 100  # of the newest conversations of an agent, for a name that is free
 
 
 Run = Callable[[Job], Awaitable[Sequence[Job]]]
@@ -46,23 +51,38 @@ class Engine:
         world.dispatcher = elsewhere or world.here
         self.sweeper = Sweeper(world, period_s=sweep_period_s)
         self._fanout = Fanout(world.store, sinks)
+        self._listening: asyncio.Task[None] | None = None
         self._closed = False
 
     async def start(self, *, sweeps: bool = True, feeds: bool = True) -> None:
         """Do what is owed, by this process and by those that died; feed the sinks what is written from now on.
 
-        sweeps, feeds: whether this process does the one, and the other.
+        sweeps: look for what others left as well; what this process itself could not write it always tries again.
+        feeds: hand events to the sinks.
         """
         if feeds:
             await self._fanout.start()
-        if sweeps:
-            self.sweeper.start()
+        self.sweeper.start(of_all=sweeps)
+        if self.world.keeps is not None:
+            self._listening = asyncio.get_running_loop().create_task(self._heed_drops())
+
+    async def _heed_drops(self) -> None:
+        """Stop attempts whose turn was ended by another process, where stopping them loses nothing."""
+        while True:
+            with suppress(StoreError):
+                async for effects in self.world.store.drops():
+                    interrupt(self.world, effects)
+                return
+            await asyncio.sleep(self.sweeper.period_s)
 
     async def aclose(self) -> None:
         """Let running effects end within the grace period; what is then still owed is done by whoever comes next."""
         if self._closed:
             return
         self._closed = True
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
         await self.sweeper.aclose()
         await self.world.here.aclose()
         await self.world.dispatcher.aclose()
@@ -108,7 +128,7 @@ class Engine:
     async def _open(self, name: str | None, agent: AgentId, group: str | None) -> Conversation:
         branches.checked_name(agent, "agent")
         await self.world.roster.setup(agent, {}, stand_in=True)  # who cannot be set up gets no conversation
-        number = 1
+        number, refusals = 1, 0
         while True:
             tried = name or f"{agent}-{number}"
             record = Record(
@@ -136,10 +156,20 @@ class Engine:
             except NameTaken:
                 if name is not None:  # somebody made it a moment ago
                     return await self.conversation(name)
-                number += 1
+                refusals += 1
+                number = await self._free_number(agent, refusals, record.id)
                 continue
             self.world.stacks.know(branch)
             return Conversation(self.world, record)
+
+    async def _free_number(self, agent: AgentId, refusals: int, uid: str) -> int:
+        """After the newest `AGENT-N`; the more often somebody was faster, the wider apart those who try at once."""
+        names = [
+            record.name for record in await self.world.store.conversations(prefix=f"{agent}-", limit=NAMES_LOOKED_AT)
+        ]
+        taken = [int(found[1]) for name in names if (found := re.fullmatch(rf"{re.escape(agent)}-(\d{{1,15}})", name))]
+        apart: int = int.from_bytes(uid.encode()[-4:]) % 2 ** min(refusals - 1, 12)
+        return max(taken, default=0) + 1 + apart
 
     # The log
 

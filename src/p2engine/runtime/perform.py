@@ -167,7 +167,7 @@ async def _think(effect: Think, world: World) -> Outcome:
     view = await _view(world, stack, effect, world.on_text(ref))
     with _Interruptible(effect.id, world):
         try:
-            async with asyncio.timeout(DECISION_TIMEOUT_S) as limit:
+            async with world.deadlines.within(DECISION_TIMEOUT_S) as limit:
                 return plain_decision(await world.roster.agent(view.setup).decide(view))
         except EffectError as error:
             return Failure(plain_text(str(error)))

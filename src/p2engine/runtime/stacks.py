@@ -97,9 +97,13 @@ class Stacks:
 
     def put(self, stack: Stack) -> None:
         """Keep this version; forget others, longest unused first, when together they grow too large."""
-        before = self._stacks.pop(stack.ref, None)
+        before = self._stacks.get(stack.ref)
         self._stacks[stack.ref] = stack
-        self._bytes += stack.bytes_n + _STACK_BYTES - (before.bytes_n + _STACK_BYTES if before else 0)
+        if before is None:
+            self._bytes += stack.bytes_n + _STACK_BYTES
+        else:
+            self._stacks.move_to_end(stack.ref)
+            self._bytes += stack.bytes_n - before.bytes_n
         while self._bytes > self._bytes_max and len(self._stacks) > 1:
             ref, old = self._stacks.popitem(last=False)
             self._bytes -= old.bytes_n + _STACK_BYTES
@@ -114,8 +118,10 @@ class Stacks:
         self._bytes = 0
 
     def know(self, branch: Branch) -> None:
-        """A branch this process has just made."""
+        """A branch this process has just made. One without a parent is empty, as far as anybody knows."""
         self._branches[branch.ref] = branch
+        if branch.parent is None:
+            self.put(self._start(branch))
 
     async def branch(self, ref: StackRef) -> Branch:
         """The branch of that ref. Raises UsageError when there is none."""

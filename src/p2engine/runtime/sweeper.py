@@ -17,7 +17,7 @@ class Sweeper:
 
     def __init__(self, world: World, *, period_s: float = SWEEP_PERIOD_S) -> None:
         self._world = world
-        self._period_s = period_s
+        self.period_s = period_s
         self._failed: dict[str, Job] = {}
         self._unknown: set[EffectId] = set()
         self._task: asyncio.Task[None] | None = None
@@ -26,9 +26,10 @@ class Sweeper:
         """This job of ours failed for a reason that may pass: try it at the next sweep."""
         self._failed[str(job)] = job
 
-    async def sweep(self) -> int:
-        """One look. Returns how many jobs were handed out."""
-        due = await self._world.store.due(limit=SWEEP_JOBS_MAX)  # may raise: what failed before is then kept
+    async def sweep(self, *, of_all: bool = True) -> int:
+        """One look. Returns how many jobs were handed out. of_all: what nobody does, beside what failed here."""
+        # may raise: what failed before is then kept
+        due = await self._world.store.due(limit=SWEEP_JOBS_MAX) if of_all else ()
         orphans = await self._orphans() if self._world.doubts else []
         failed, self._failed = self._failed, {}
         await self._world.here.submit(*failed.values(), *orphans)
@@ -51,19 +52,19 @@ class Sweeper:
         world.adopted |= orphans
         return [Perform(effect) for effect in orphans]
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+    def start(self, *, of_all: bool = True) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(of_all))
 
     async def aclose(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> None:
+    async def _run(self, of_all: bool) -> None:
         while True:
             try:
-                await self.sweep()
+                await self.sweep(of_all=of_all)
             except StoreError as error:
                 self._world.doubt(error)
                 log.warning("sweep failed: %s", error)
-            await asyncio.sleep(self._period_s)
+            await asyncio.sleep(self.period_s)

@@ -11,7 +11,7 @@ from p2engine.domain.machine import MACHINE, Step
 from p2engine.domain.messages import RENDERER
 from p2engine.domain.records import Batch, Branch, Commit, Fact, Job, Perform, Placed, StackWrite
 from p2engine.domain.stack import Stack
-from p2engine.errors import AlreadySettled, HeadMoved, StoreError
+from p2engine.errors import AlreadySettled, HeadMoved, Rewound, StoreError
 from p2engine.runtime.world import World
 
 _VERSIONS = (CODEC, MACHINE, RENDERER)
@@ -68,7 +68,12 @@ async def commit(
             except HeadMoved as moved:
                 if branch is not None and branch.ref == ref:
                     raise
+                known = stack.head
                 stack = await world.stacks.refresh(ref, moved.missing)
+                if stack.head <= known:  # the store has gained nothing: it is shorter than what is remembered here
+                    lost = Rewound(f"stack {ref} lost entries that were acknowledged", hint="say it again")
+                    world.doubt(lost)
+                    raise lost from moved
                 continue
             except StoreError as error:
                 world.doubt(error)
@@ -104,8 +109,11 @@ async def divide(world: World, effects: Sequence[AnyEffect]) -> list[Job]:
         own = [effect for effect in own if keeps(effect)]
         if others:
             await world.dispatcher.submit(*others)
-    world.born.update({effect.id: effect for effect in own})
-    return [job_of(effect) for effect in own]
+    jobs: list[Job] = []
+    for effect in own:
+        world.born[effect.id] = effect
+        jobs.append(job_of(effect))
+    return jobs
 
 
 async def to_the_end(doing: Coroutine[Any, Any, T]) -> T:

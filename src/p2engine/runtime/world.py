@@ -14,6 +14,7 @@ from p2engine.domain.stack import Stack
 from p2engine.errors import Rewound, StoreError
 from p2engine.ports import Archive, AuditableLedger, BlobStore, Clock, Dispatcher, Ids, OnText, Roster, ToolRunner
 from p2engine.runtime.bus import Bus
+from p2engine.runtime.deadlines import Deadlines
 from p2engine.runtime.stacks import Stacks
 
 
@@ -37,7 +38,7 @@ class World:
     interrupted. dropped: those that were. released: how often an effect was handed back for want of its tool.
     kept: outcomes that the store refused for the time being. stuck: effects that a fault of ours stopped, and what
     waits for them.
-    followed: stacks that another process listens to.
+    followed: stacks that another process listens to. deadlines: of the decisions that are waited for.
     told: complaints in the log that a sweep would only repeat. doubts: a write failed and may have been done all the
     same, so this process may own effects that it does not know of. adopted: those that a sweep found.
     """
@@ -57,6 +58,7 @@ class World:
     here: Dispatcher = field(init=False)  # the engine's, since it runs what is dispatched
     dispatcher: Dispatcher = field(init=False)
     stacks: Stacks = field(init=False)
+    deadlines: Deadlines = field(default_factory=Deadlines)
     born: dict[EffectId, AnyEffect] = field(default_factory=dict)
     busy: set[EffectId] = field(default_factory=set)
     running: dict[EffectId, "asyncio.Task[object]"] = field(default_factory=dict)

@@ -178,6 +178,13 @@ class RedisStore:
         found = await self._read(lambda: self._client.smembers(key))
         return sorted(EffectId(effect.decode()) for effect in found)
 
+    async def drops(self) -> AsyncIterator[Sequence[EffectId]]:
+        async with self._channels.listen(self._directory.key("dropped")) as told:
+            while not self._closed:
+                effects = (await told.get()).decode().split()
+                if effects:
+                    yield [EffectId(effect) for effect in effects]
+
     async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
         return [who.decode() for who in await self._scripts("holders", ref, besides or "")]
 

@@ -1,6 +1,5 @@
 """Reads the log of a Redis store as events: by queries, and from a cursor on. Short reads; the log holds references."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -91,11 +90,9 @@ class Log:
 
     async def _more(self, key: str, after: Cursor) -> None:
         """Wait for a row, or for a while."""
-        blocked = asyncio.ensure_future(self._client.xread({key: f"{after.row}-0"}, count=1, block=TAIL_BLOCK_MS))
-        try:
-            await blocked
-        finally:
-            blocked.cancel()
+        # `xread` of the client begins a coroutine that it may then never wait for.
+        words = ("XREAD", "COUNT", 1, "BLOCK", TAIL_BLOCK_MS, "STREAMS", key, f"{after.row}-0")
+        await self._client.execute_command(*words)
 
     async def _bounds(self, query: Query) -> tuple[str, int, int | None]:
         """Which stream to read, and between which rows. That of a conversation has references to facts as well."""

@@ -6,6 +6,7 @@ is for the owners to say.
 
 import asyncio
 import sqlite3
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -30,13 +31,15 @@ from p2engine.limits import BUSY_WAIT_S, FOLLOW_PERIOD_S
 from p2engine.stores import sqlite_check, sqlite_events, sqlite_owed, sqlite_stacks
 from p2engine.stores.owners import FileOwners, MemoryOwners, Owners
 from p2engine.stores.rows import AFTER_ALL
-from p2engine.stores.sqlite_batch import Writing
+from p2engine.stores.sqlite_batch import Place, Writing
 from p2engine.stores.sqlite_file import MEMORY, Opened, Reader, connect_reader, open_file
 from p2engine.stores.sqlite_tail import Tails
 from p2engine.stores.sqlite_writer import Writer
 
 T = TypeVar("T")
 Sync = Literal["FULL", "NORMAL", "OFF"]
+
+PLACES_MAX = 10_000  # stacks whose place is remembered: some 200 bytes each
 
 
 class SqliteStore:
@@ -45,8 +48,11 @@ class SqliteStore:
     owners: who is alive; for a file, whoever holds a lock in `owners/` beside it.
     """
 
-    def __init__(self, path: str, opened: Opened, *, sync: Sync, owners: Owners, busy_wait_s: float) -> None:
+    def __init__(
+        self, path: str, opened: Opened, *, sync: Sync, owners: Owners, busy_wait_s: float, handed_out_s: float = 0.0
+    ) -> None:
         self.path = path
+        self._handed_out = sqlite_owed.HandedOut(handed_out_s, time.monotonic)
         self.owners = owners
         self._owner: OwnerId | None = None
         self._db = opened.writer
@@ -56,6 +62,7 @@ class SqliteStore:
         self._writer = Writer(
             self._db, path, grouped=sync == "FULL" and not memory, committed=self._tails.wake, busy_wait_s=busy_wait_s
         )
+        self._places: dict[StackRef, Place] = {}  # as this process has written them: others may have gone on since
         self._closing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -66,17 +73,19 @@ class SqliteStore:
         sync: Sync = "FULL",
         owners: Owners | None = None,
         busy_wait_s: float = BUSY_WAIT_S,
+        handed_out_s: float = 0.0,
     ) -> "SqliteStore":
         """Open `path` (or `:memory:`), made or migrated where needed. Raises StoreError, StoreBusy, NewerFormat.
 
         sync: FULL flushes every commit, so that it survives a power cut; NORMAL loses the newest ones then, and
-        nothing when only the process dies; OFF may lose the file to a power cut.
+        nothing when only the process dies; OFF may lose the file to a power cut. handed_out_s: how long what was put
+        on a queue is not due again; 0 where there are no queues.
         """
         path = str(path)
         if owners is None:
             owners = MemoryOwners() if path == MEMORY else FileOwners(Path(path).parent / "owners")
         opened = await asyncio.to_thread(open_file, path, sync=sync, wait_s=busy_wait_s)
-        return cls(path, opened, sync=sync, owners=owners, busy_wait_s=busy_wait_s)
+        return cls(path, opened, sync=sync, owners=owners, busy_wait_s=busy_wait_s, handed_out_s=handed_out_s)
 
     @property
     def owner(self) -> OwnerId:
@@ -90,7 +99,12 @@ class SqliteStore:
     async def write(self, batch: Batch) -> Written:
         """All or nothing. Raises AlreadySettled, HeadMoved, NameTaken and UsageError, in this order, and StoreError."""
         self._check_open()
-        return await self._writer.run(Writing(batch))
+        writing = Writing(batch, self._places)
+        written = await self._writer.run(writing)
+        if len(self._places) >= PLACES_MAX:
+            self._places.clear()
+        self._places.update(writing.grown)
+        return written
 
     async def claim(self, effect: EffectId, owner: OwnerId, *, since: int = 0) -> Claimed | None:
         self._check_open()
@@ -104,7 +118,7 @@ class SqliteStore:
         )
 
     async def due(self, *, limit: int) -> Sequence[Job]:
-        return self._read(sqlite_owed.due, self.owners, limit)
+        return self._read(sqlite_owed.due, self.owners, limit, self._handed_out)
 
     async def backlog(self) -> tuple[int, float | None]:
         """How many effects no living process holds, and since when the oldest is owed (Unix s). Hands nothing out."""
@@ -115,6 +129,12 @@ class SqliteStore:
 
     async def held(self, owner: OwnerId) -> Sequence[EffectId]:
         return self._read(sqlite_owed.held, owner)
+
+    async def drops(self) -> AsyncIterator[Sequence[EffectId]]:
+        """A file tells nobody: what another process drops is found out when it is to be settled."""
+        nothing: tuple[Sequence[EffectId], ...] = ()
+        for effects in nothing:
+            yield effects
 
     async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
         return self._read(sqlite_owed.holders, ref, besides, self.owners)

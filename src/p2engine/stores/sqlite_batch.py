@@ -1,21 +1,26 @@
-"""Writes one batch inside an open transaction: first every check, then every row, so that a refused one left nothing.
+"""Writes one batch inside an open transaction: wholly, or nothing of it.
 
 Knows the tables and the rules of Batch; nothing of when transactions begin and end.
 """
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+
+import msgspec
 
 from p2engine.domain.codec import encode
 from p2engine.domain.effects import kind_of
+from p2engine.domain.ids import StackRef
 from p2engine.domain.records import Batch, Branch, Conversation, Fact, StackWrite, Written, check_whole
 from p2engine.errors import AlreadySettled, HeadMoved, NameTaken, UsageError
+from p2engine.stores.sqlite_writer import Again
 
 _STACK = """
 SELECT bid, cid, coalesce((SELECT stop FROM log WHERE log.bid = branch.bid AND seq >= 0 ORDER BY seq DESC LIMIT 1), at)
 FROM branch WHERE ref = ?
 """
 _OWNER = "SELECT owner FROM owed WHERE id = ?"
+_SETTLE = "DELETE FROM owed WHERE id = ?"
 _ADD_COMMIT = "INSERT INTO log(bid, seq, stop, cid, body) VALUES (?, ?, ?, ?, ?)"
 _ADD_FACT = """
 INSERT INTO log(bid, cid, kind, fact, body)
@@ -40,47 +45,95 @@ INSERT INTO conversation(id, name, agent, current, created_at, grp) VALUES (?, ?
 """
 
 
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a stack stands: the numbers of its branch and its conversation, and its length after a commit."""
+
+    bid: int
+    cid: int
+    length: int
+
+
 class Writing:
-    """A batch whose bodies are encoded, which needs no transaction. Calling it writes it on a connection."""
+    """A batch whose bodies are encoded, which needs no transaction. Calling it writes it in an open one.
 
-    __slots__ = ("_batch", "_commits", "_effects", "_facts")
+    places: of stacks, as commits made them. A batch that grows one of these from just there is written without a look
+    at what it stands on: settling deletes what is owed, and a row at that length can be only once. Where either fails,
+    the transaction is done again, and this batch with every check before the first row. Any other is checked at once.
+    grown: the places of its stacks, once it is written.
+    """
 
-    def __init__(self, batch: Batch) -> None:
+    __slots__ = ("_batch", "_commits", "_effects", "_facts", "_sure", "grown")
+
+    def __init__(self, batch: Batch, places: Mapping[StackRef, Place]) -> None:
         """Raises UsageError for what no store could write."""
         check_whole(batch)
         self._batch = batch
         self._commits = [encode(write.commit) for write in batch.writes]
         self._effects = [(effect.id, kind_of(effect), encode(effect)) for effect in batch.effects]
         self._facts = [encode(fact) for fact in batch.facts]
+        self._sure: Place | None = None
+        self.grown: dict[StackRef, Place] = {}
+        if len(batch.writes) == 1 and not (batch.branches or batch.needs or batch.starts or batch.current):
+            write = batch.writes[0]
+            place = places.get(write.ref)
+            if place is not None and place.length == write.head:
+                self._sure = place
 
-    def __call__(self, connection: sqlite3.Connection) -> Written:
+    def __call__(self, db: sqlite3.Cursor) -> Written:
         """Raises AlreadySettled, HeadMoved, NameTaken and UsageError, in this order and having written nothing."""
+        if self._sure is not None:
+            place, self._sure = self._sure, None
+            row = self._grow(db, place)
+        else:
+            row = self._check_and_add(db)
+        for fact, body in zip(self._batch.facts, self._facts, strict=True):
+            row = _add_fact(db, fact, body) or row
+        self._change_owed(db, row)
+        return Written(row)
+
+    def _grow(self, db: sqlite3.Cursor, place: Place) -> int:
+        """Settle, and add the only commit at that place; the row it made. Raises Again where the store refuses."""
+        for effect in self._batch.settles:
+            if db.execute(_SETTLE, (effect,)).rowcount != 1:
+                raise Again
+        try:
+            return self._add_commit(db, self._batch.writes[0], place.bid, place.cid, self._commits[0])
+        except sqlite3.IntegrityError as error:
+            raise Again from error
+
+    def _check_and_add(self, db: sqlite3.Cursor) -> int:
+        """Every check, then settle and add all but facts and effects; the last row of the log it made, or 0."""
         batch = self._batch
-        db = connection.cursor()  # one for all its statements: making one costs a quarter of a short statement
         _check_owed(db, batch)
         fresh = [branch for branch in batch.branches if not _opened_before(db, branch)]
         places = [_place(db, write, fresh) for write in batch.writes]
         if batch.opens or fresh or batch.current:
             _check_names(db, batch, fresh)
 
+        for effect in batch.settles:
+            db.execute(_SETTLE, (effect,))
         if batch.opens:
             _add_conversation(db, batch.opens)
         for branch in fresh:
             _add_branch(db, branch)
-        row = 0
-        for write, place, body in zip(batch.writes, places, self._commits, strict=True):
-            row = _add_commit(db, write, place or _place(db, write, ()), body)
-        for fact, body in zip(batch.facts, self._facts, strict=True):
-            row = _add_fact(db, fact, body) or row
-        self._change_owed(db, row)
         if batch.current:
             db.execute("UPDATE conversation SET current = ? WHERE id = ?", (batch.current, batch.conversation))
-        return Written(row)
+        row = 0
+        for write, place, body in zip(batch.writes, places, self._commits, strict=True):
+            bid, cid = place or _place(db, write, ()) or (0, 0)
+            row = self._add_commit(db, write, bid, cid, body)
+        return row
+
+    def _add_commit(self, db: sqlite3.Cursor, write: StackWrite, bid: int, cid: int, body: bytes) -> int:
+        length = write.head + len(write.commit.states)
+        row = db.execute(_ADD_COMMIT, (bid, write.head, length, cid, body)).lastrowid or 0
+        self.grown[write.ref] = Place(bid, cid, length)
+        return row
 
     def _change_owed(self, db: sqlite3.Cursor, row: int) -> None:
         batch = self._batch
-        for effect in (*batch.settles, *batch.drops):
-            db.execute("DELETE FROM owed WHERE id = ?", (effect,))
+        for effect in batch.drops:
+            db.execute(_SETTLE, (effect,))
         for effect in batch.starts:
             db.execute("UPDATE owed SET started = 1 WHERE id = ?", (effect,))
         for effect in batch.releases:
@@ -89,7 +142,7 @@ class Writing:
             born = row or db.execute(_NEWEST).fetchone()[0]
             for effect, kind, body in self._effects:
                 owner = None if effect in batch.leaves else batch.owner
-                db.execute(_ADD_OWED, (effect, born, kind, owner, effect in batch.starts, body))
+                db.execute(_ADD_OWED, (effect, born, kind, owner, int(effect in batch.starts), body))
 
 
 def _check_owed(db: sqlite3.Cursor, batch: Batch) -> None:
@@ -156,12 +209,6 @@ def _add_branch(db: sqlite3.Cursor, new: Branch) -> None:
         _ADD_BRANCH,
         (new.ref, new.conversation, new.agent, new.name, new.parent, new.at, new.created_at, new.delegate),
     )
-
-
-def _add_commit(db: sqlite3.Cursor, write: StackWrite, place: tuple[int, int] | None, body: bytes) -> int:
-    bid, cid = place or (0, 0)
-    values = (bid, write.head, write.head + len(write.commit.states), cid, body)
-    return db.execute(_ADD_COMMIT, values).lastrowid or 0
 
 
 def _add_fact(db: sqlite3.Cursor, fact: Fact, body: bytes) -> int:

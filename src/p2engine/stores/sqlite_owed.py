@@ -4,6 +4,7 @@ Knows the one table of them, and asks an `Owners` who is alive.
 """
 
 import sqlite3
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +20,7 @@ _OF_STACK = "SELECT id FROM owed WHERE id >= ?1 || ':' AND id < ?1 || ';' ORDER 
 _TAKE = "UPDATE owed SET owner = ?, tries = tries + 1 WHERE id = ?"
 _HOLDERS = "SELECT DISTINCT owner FROM owed WHERE owner IS NOT NULL"
 _FREE = """
-SELECT id, kind FROM owed WHERE owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?))
+SELECT id, kind, owner FROM owed WHERE owner IS NULL OR owner NOT IN (SELECT value FROM json_each(?))
 ORDER BY born, id LIMIT ?
 """
 
@@ -51,8 +52,9 @@ def claimed(db: sqlite3.Connection, effect: EffectId, owed: Owed, since: int) ->
     return Claimed(body, owed.tries, bool(owed.started), load(db, ref_of(effect), since))
 
 
-def take(db: sqlite3.Connection, effect: EffectId, owner: OwnerId, owners: Owners, since: int) -> Claimed | None:
+def take(cursor: sqlite3.Cursor, effect: EffectId, owner: OwnerId, owners: Owners, since: int) -> Claimed | None:
     """Make it `owner`'s, inside a transaction; None when it is settled or held by another who lives."""
+    db = cursor.connection
     owed = find(db, effect)
     if owed is None or not owed.free_for(owner, owners):
         return None
@@ -63,9 +65,40 @@ def take(db: sqlite3.Connection, effect: EffectId, owner: OwnerId, owners: Owner
     return taken
 
 
-def due(db: sqlite3.Connection, owners: Owners, limit: int) -> list[Perform]:
-    rows = db.execute(_FREE, (_living(db, owners), limit))
-    return [Perform(EffectId(effect), kind) for effect, kind in rows]
+def due(db: sqlite3.Connection, owners: Owners, limit: int, handed_out: "HandedOut") -> list[Perform]:
+    rows = db.execute(_FREE, (_living(db, owners), handed_out.looks_at(limit)))
+    return handed_out.due([(Perform(EffectId(effect), kind), owner) for effect, kind, owner in rows], limit)
+
+
+class HandedOut:
+    """What this process has handed out a moment ago: it lies on a queue, and is not due again for `for_s` seconds.
+
+    What nobody has ever held was put on a queue by whoever wrote it, so that the first sight of it counts as well.
+    """
+
+    def __init__(self, for_s: float, now: Callable[[], float]) -> None:
+        self._for_s = for_s
+        self._now = now
+        self._at: dict[tuple[EffectId, str | None], float] = {}
+
+    def looks_at(self, limit: int) -> int:
+        """How many effects to look at for so many that are due; -1: all."""
+        return limit if self._for_s == 0 else -1
+
+    def due(self, free: Sequence[tuple[Perform, str | None]], limit: int) -> list[Perform]:
+        """Those of the effects that no living process holds, each with its last owner, that are to be handed out."""
+        if self._for_s == 0:
+            return [job for job, _ in free]
+        now, before = self._now(), self._at
+        self._at = {}
+        jobs: list[Perform] = []
+        for job, owner in free:
+            at = before.get((job.effect, owner), now if owner is None else now - self._for_s)
+            if now - at >= self._for_s and len(jobs) < limit:
+                jobs.append(job)
+                at = now
+            self._at[job.effect, owner] = at
+        return jobs
 
 
 def backlog(db: sqlite3.Connection, owners: Owners) -> tuple[int, float | None]:

@@ -36,6 +36,12 @@ SELECT b.ref, c.id, b.agent, b.name, p.ref, b.at, b.created_at, b.delegate
 FROM branch b JOIN conversation c ON c.cid = b.cid LEFT JOIN branch p ON p.bid = b.parent
 """
 _CONVERSATION = "SELECT id, name, agent, current, created_at, grp FROM conversation"
+# By the indexes of both: whoever opens a conversation by its name asks this first, however many there are. FF is in no
+# text, so that what lies between a prefix and it behind the prefix begins with the prefix.
+_BEGIN_WITH = f"""
+{_CONVERSATION} WHERE name >= ?1 AND name < ?1 || CAST(x'FF' AS TEXT) OR id >= ?1 AND id < ?1 || CAST(x'FF' AS TEXT)
+ORDER BY cid DESC LIMIT ?2
+"""
 _NO_END = 2**62
 
 
@@ -88,13 +94,13 @@ def cut(db: sqlite3.Connection, ref: StackRef, length: int) -> int:
 
 
 def conversations(db: sqlite3.Connection, prefix: str, limit: int) -> list[Conversation]:
-    rows = db.execute(f"{_CONVERSATION} WHERE name = ?", (prefix,)).fetchall()
-    if not rows:
-        rows = db.execute(
-            f"{_CONVERSATION} WHERE substr(name, 1, ?2) = ?1 OR substr(id, 1, ?2) = ?1 ORDER BY cid DESC LIMIT ?3",
-            (prefix, len(prefix), limit),
-        ).fetchall()
-    return [_conversation(row) for row in rows]
+    if not prefix:
+        rows = db.execute(f"{_CONVERSATION} ORDER BY cid DESC LIMIT ?", (limit,))
+        return [_conversation(row) for row in rows]
+    exact = db.execute(f"{_CONVERSATION} WHERE name = ?", (prefix,)).fetchone()
+    if exact:
+        return [_conversation(exact)]
+    return [_conversation(row) for row in db.execute(_BEGIN_WITH, (prefix, limit))]
 
 
 def conversation(db: sqlite3.Connection, uid: ConversationId) -> Conversation | None:

@@ -19,10 +19,14 @@ from p2engine.limits import BUSY_WAIT_S, GROUP_COMMIT_MAX
 from p2engine.stores.sqlite_file import busy, store_error
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+Work = Callable[[sqlite3.Cursor], T]
 """Runs inside a transaction. When it raises a P2EngineError it must have written nothing: its neighbours go on."""
 
 FLUSH_ON_LOOP_MAX_S = 0.003  # a disk that flushes slower than this gets a thread: the loop has others to serve
+
+
+class Again(Exception):
+    """Raised by work that has found its writing refused: all of its transaction is undone and done once more."""
 
 
 class _Failed(NamedTuple):
@@ -47,6 +51,7 @@ class Writer:
         busy_wait_s: float = BUSY_WAIT_S,
     ) -> None:
         self._db = db
+        self._cursor = db.cursor()  # one for all: making one costs a quarter of a short statement
         self._path = path
         self._grouped = grouped
         self._committed = committed
@@ -187,22 +192,25 @@ class Writer:
         return _Failed(UsageError(f"this cannot be stored: {error}"))
 
     def _transaction(self, works: Sequence[Work[Any]]) -> list[Any]:
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            outcomes = [self._attempt(work) for work in works]
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-        return outcomes
-
-    def _attempt(self, work: Work[Any]) -> Any:
-        try:
-            return work(self._db)
-        except P2EngineError as refusal:
-            return _Failed(refusal)
+        cursor = self._cursor
+        while True:
+            outcomes: list[Any] = []
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                for work in works:
+                    try:
+                        outcomes.append(work(cursor))
+                    except P2EngineError as refusal:
+                        outcomes.append(_Failed(refusal))
+                cursor.execute("COMMIT")
+            except Again:
+                cursor.execute("ROLLBACK")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            else:
+                return outcomes
 
 
 def _fail(group: Sequence[_Waiting], fault: BaseException) -> None:

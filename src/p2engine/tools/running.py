@@ -7,7 +7,8 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -24,6 +25,12 @@ from p2engine.tools.threads import Threads
 log = logging.getLogger(__name__)
 
 
+class Limit(Protocol):
+    """Bounds a wait; see `asyncio.timeout`."""
+
+    def expired(self) -> bool: ...
+
+
 class Attempt(NamedTuple):
     """What one attempt came to. `again_s`: how long to wait before another could do better; None: it could not."""
 
@@ -34,7 +41,7 @@ class Attempt(NamedTuple):
 class Runner:
     """The port `ToolRunner` over a toolbox. One of these per process: it holds the cache and the threads.
 
-    now: Unix seconds. sleep: how to wait between attempts.
+    now: Unix seconds. sleep: how to wait between attempts. limit: bounds an attempt's time, as `asyncio.timeout` does.
     """
 
     def __init__(
@@ -44,11 +51,13 @@ class Runner:
         now: Callable[[], float],
         threads: Threads | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        limit: Callable[[float], AbstractAsyncContextManager[Limit]] = asyncio.timeout,
     ) -> None:
         self._toolbox = toolbox
         self._cache = ResultCache(now)
         self._threads = threads or Threads()
         self._sleep = sleep
+        self._limit = limit
 
     def has(self, name: str) -> bool:
         """Whether the tool is loaded here."""
@@ -82,11 +91,13 @@ class Runner:
                 break
             wait_s = min(RETRY_WAIT_INITIAL_S * 2**number, RETRY_WAIT_MAX_S)
             await self._sleep(max(wait_s, attempt.again_s))
-        return msgspec.structs.replace(attempt.outcome, content=bounded(attempt.outcome.content))
+        told = attempt.outcome.content
+        shown = bounded(told)
+        return attempt.outcome if shown is told else msgspec.structs.replace(attempt.outcome, content=shown)
 
     async def _attempt(self, tool: Tool, arguments: Mapping[str, Any], ctx: ToolContext) -> Attempt:
         """The effect boundary: the one place where anything that a tool raises is caught."""
-        run = _Run(tool, arguments, ctx, self._threads)
+        run = _Run(tool, arguments, ctx, self._threads, self._limit)
         try:
             return Attempt(await run.outcome())
         except asyncio.CancelledError as error:
@@ -104,11 +115,19 @@ class Runner:
 class _Run:
     """One attempt, and how far it came."""
 
-    def __init__(self, tool: Tool, arguments: Mapping[str, Any], ctx: ToolContext, threads: Threads) -> None:
+    def __init__(
+        self,
+        tool: Tool,
+        arguments: Mapping[str, Any],
+        ctx: ToolContext,
+        threads: Threads,
+        limit: Callable[[float], AbstractAsyncContextManager[Limit]],
+    ) -> None:
         self._tool = tool
         self._arguments = arguments
         self._ctx = ctx
         self._threads = threads
+        self._limit = limit
         self._limit_s = tool.spec.timeout_s or TOOL_TIMEOUT_S
         self._is_late = False
         self._has_run = False
@@ -145,7 +164,7 @@ class _Run:
 
     async def _timed(self, running: Awaitable[Any]) -> Any:
         try:
-            async with asyncio.timeout(self._limit_s) as limit:
+            async with self._limit(self._limit_s) as limit:
                 return await running
         finally:
             self._is_late = limit.expired()

@@ -3,17 +3,74 @@
 What a script says is told apart by its first word; `epoch` is understood here, the rest by whoever calls.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Final
 
 from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from p2engine.errors import Rewound
 from p2engine.stores.redis_server import RedisServer
 
 NAMES: Final = ("write", "load", "claim", "due", "holders", "leave", "backlog")
+
+
+Call = tuple[str | bytes | int, ...]
+"""A command and its arguments."""
+
+
+class Gathered:
+    """Calls to one server: those that come while one is under way go together, in one round trip."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self._client: Any = server.client
+        self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def send(self, call: Call) -> Any:
+        """What the server answers. Raises what the client raises: it may have been done all the same."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((call, answer))
+        if self._sending is None:
+            self._sending = loop.create_task(self._send())
+        return await answer
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                together, self._waiting = self._waiting, []
+                try:
+                    await self._have_answered(together)
+                finally:
+                    for _, answer in together:
+                        answer.cancel()  # where this was cut short; what is answered stays so
+        finally:
+            self._sending = None  # here, not in a callback: a call may come before that runs
+
+    async def _have_answered(self, together: list[tuple[Call, asyncio.Future[Any]]]) -> None:
+        try:
+            answers = await self._answers([call for call, _ in together])
+        except (RedisError, OSError) as error:
+            answers = [error] * len(together)
+        for (_, future), answer in zip(together, answers, strict=True):
+            if future.done():  # whoever asked has gone
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    async def _answers(self, calls: list[Call]) -> list[Any]:
+        if len(calls) == 1:
+            return [await self._client.execute_command(*calls[0])]
+        pipeline = self._client.pipeline(transaction=False)
+        for call in calls:
+            pipeline.execute_command(*call)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
 
 
 class Scripts:
@@ -26,12 +83,19 @@ class Scripts:
         self._scripts: dict[str, AsyncScript] = {
             name: server.client.register_script(common + (folder / f"{name}.lua").read_text()) for name in NAMES
         }
+        self._calls = Gathered(server)
         self.epoch = 0
         self.seen = 0
 
     async def once(self, name: str, *arguments: str | bytes | int) -> Any:
         """Call a script a single time. Raises what the client raises: it may have been done all the same."""
-        answer = await self._scripts[name](keys=[self._server.address.prefix], args=list(arguments))
+        script = self._scripts[name]
+        call = ("EVALSHA", script.sha, 1, self._server.address.prefix, *arguments)
+        try:
+            answer = await self._calls.send(call)
+        except NoScriptError:  # it has not run
+            await self._server.client.script_load(script.script)
+            answer = await self._calls.send(call)
         if answer and answer[0] == b"epoch":
             lost, self.seen, self.epoch = self.seen, 0, int(answer[1])
             raise Rewound(

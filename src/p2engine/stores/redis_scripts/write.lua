@@ -164,14 +164,21 @@ for _, fact in ipairs(batch.facts) do
   end
 end
 
-local time = now_us()
+local time, dropped = now_us(), {}
 for _, list in ipairs({ batch.settles, batch.drops }) do
   for _, effect in ipairs(list) do
-    let_go(effect, redis.call('HGET', P .. ':effect:' .. effect, 'owner'))
+    local holder = redis.call('HGET', P .. ':effect:' .. effect, 'owner')
+    if list == batch.drops and holder and holder ~= '' and holder ~= owner then
+      dropped[#dropped + 1] = effect
+    end
+    let_go(effect, holder)
     redis.call('DEL', P .. ':effect:' .. effect)
     redis.call('ZREM', P .. ':free', effect)
     redis.call('ZREM', P .. ':owed:' .. ref_of(effect), effect)
   end
+end
+if #dropped > 0 then
+  redis.call('PUBLISH', P .. ':dropped', table.concat(dropped, ' '))
 end
 for _, effect in ipairs(batch.effects) do
   local holder = effect.left and '' or owner
