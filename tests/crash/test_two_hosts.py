@@ -49,8 +49,8 @@ async def test_a_host_that_is_cut_off_in_the_middle_of_a_turn(tmp_path: Path, le
             case = await judged(project, "a host, cut off", Point("", 0), 0.0)
             await project.end()
     assert case.problems == ()
-    assert case.unknown == 1
-    assert late == ["pay for boss"] or late == ["pay for bob"]
+    assert case.unknown in (1, 2)  # the host may have begun the one or both
+    assert set(late) <= {"pay for boss", "pay for bob"}
     pays = [key for kind, key in traces(home) if kind == "pay"]
     assert len(pays) == len(set(pays)) == 2
 
