@@ -28,11 +28,15 @@ PATIENCE_S = 600.0  # virtual
 
 
 class Failing:
-    """A store double: SQLite behind a disk that refuses some writes. `refuses` is asked about each batch."""
+    """A store double: SQLite behind a disk that refuses some writes, or a network that loses some answers to them.
+
+    refuses, loses: asked about each batch, before and after it is written.
+    """
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self.refuses: Any = lambda batch: None
+        self.loses: Any = lambda batch: None
         self.refused = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -43,7 +47,12 @@ class Failing:
         if error is not None:
             self.refused += 1
             raise error
-        return await self._store.write(batch)
+        written = await self._store.write(batch)
+        error = self.loses(batch)
+        if error is not None:
+            self.refused += 1
+            raise error
+        return written
 
 
 async def wait(seconds: float) -> None:
@@ -258,8 +267,11 @@ async def says(conversation: Conversation, text: str) -> None:
 
 
 @pytest.mark.parametrize("first", range(0, 60, 20))
-def test_failure_35_whatever_write_fails_the_turn_ends_and_nothing_is_done_twice(first: int) -> None:
-    """Tools of every class, delegates side by side, a cancelled turn: a third of all writes refused at random."""
+@pytest.mark.parametrize("how", ["refuses", "loses"])
+def test_failure_35_whatever_write_fails_the_turn_ends_and_nothing_is_done_twice(how: str, first: int) -> None:
+    """Tools of every class, delegates side by side, a cancelled turn: a third of all writes refused, or done and never
+    answered, at random.
+    """
 
     async def main(seed: int) -> None:
         chance = random.Random(seed)
@@ -275,16 +287,18 @@ def test_failure_35_whatever_write_fails_the_turn_ends_and_nothing_is_done_twice
         engine = stage.engine(agents, dict.fromkeys(REPEATS, tool), REPEATS, store=store)
         await engine.start()
         conversation = await engine.conversation("demo", agent="boss")
-        store.refuses = lambda batch: StoreBusy("locked") if chance.random() < 0.33 else None
+        setattr(store, how, lambda batch: StoreBusy("locked") if chance.random() < 0.33 else None)
         for number in range(2):
             await says(conversation, f"m{number}")
             if chance.random() < 0.3:
                 with suppress(StoreBusy):
                     await conversation.cancel()
             await answered(engine, conversation)
+        setattr(store, how, lambda batch: None)
         async with asyncio.timeout(PATIENCE_S):
             while await stage.owed(conversation) or engine.world.kept:
                 await wait(SWEEP_PERIOD_S)
+        assert store.refused
         assert len(ran) == len(set(ran)), f"seed {seed}: done twice"
         await stage.aclose()
 
