@@ -156,10 +156,10 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         do_nothing(arguments[1])
         return 0
+    import p2engine.wiring.engine
     from bench.model import models
-    from p2engine import wiring
 
-    wiring.models_of = models
+    p2engine.wiring.engine.models_of = models
     from p2engine.cli.main import run
 
     sys.argv = ["p2engine", *arguments]

@@ -17,6 +17,8 @@ TITLES = {
     "idle": "Idle conversations",
     "distributed": "Distributed: a client, one worker, one server with an append-only file",
     "distributed_idle": "Distributed: idle, and starting",
+    "ledger": "The embedded ledger, each commit flushed",
+    "rollout_report": "The report of a rollout of 100,000 trials",
 }
 
 

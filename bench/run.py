@@ -37,9 +37,13 @@ BENCHES = {
     "idle": "bench.process",
     "distributed": "bench.distributed",
     "distributed_idle": "bench.distributed",
+    "rollout_report": "bench.reports",
+    "ledger": "bench.ledger",
 }
 TABLES = {
-    "results": [name for name in BENCHES if not name.startswith("distributed")],
+    "results": [name for name in BENCHES if not name.startswith(("distributed", "rollout", "ledger"))],
+    "ledger": ["ledger"],
+    "rollouts": [name for name in BENCHES if name.startswith("rollout")],
     "distributed": [name for name in BENCHES if name.startswith("distributed")],
 }
 """The tables of a page, by their markers, and the benches that are in each."""

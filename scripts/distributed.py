@@ -122,6 +122,8 @@ def _run(arguments: Sequence[str], closing: contextlib.ExitStack) -> int:
     say("bringing up " + _redis(settings, environment, logs, keeps[1], closing))
     _workers(environment, logs, keeps, "--no-project-code" in arguments, closing)
     say(f"ready in {time.monotonic() - started:.1f} s; logs in {logs}")
+    if settings.ledger.enabled:
+        _open_wallets(environment, keeps)
     return _command(arguments, environment, keeps)
 
 
@@ -356,6 +358,14 @@ def _stop(processes: Sequence[Process]) -> None:
 
 
 # The command
+
+
+def _open_wallets(environment: Mapping[str, str], keeps: tuple[int, int]) -> None:
+    """Those that agents.yml names and nobody has opened. What is wrong with it, the command says as well."""
+    command, nothing = _p2engine(keeps, "ledger", "init", "--quiet"), subprocess.DEVNULL
+    opening = subprocess.Popen(command, env=environment, pass_fds=keeps, stdin=nothing, stdout=nothing, stderr=nothing)
+    with _foreground(opening) as process:
+        process.wait()
 
 
 def _command(arguments: Sequence[str], environment: Mapping[str, str], keeps: tuple[int, int]) -> int:

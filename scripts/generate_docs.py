@@ -27,10 +27,16 @@ from p2engine.configuration import NOT_BUILT, PLACES, PROVIDERS, SECRETS, VARIAB
 from p2engine.domain.messages import ToolSpec
 from p2engine.domain.setup import RenderPolicy
 from p2engine.domain.states import STATES, name_of, tag_of
+from p2engine.evals.answers import answer_checks
+from p2engine.evals.checks import PythonCheck
+from p2engine.evals.conduct import conduct_checks
+from p2engine.evals.rubrics import library
+from p2engine.rollouts.entries import ArmEntry, EvalEntry, TasksEntry, TeamEntry
 from p2engine.runtime.conversation import Conversation
 from p2engine.runtime.engine import Engine as Core
 from p2engine.tools.artifacts import artifact_tools
-from p2engine.tools.registry import WITHHELD
+from p2engine.tools.payments import payment_tools
+from p2engine.tools.registry import NO_LEDGER, WITHHELD
 from p2engine.tools.weather import weather_tool
 from p2engine.wiring import Engine
 
@@ -186,7 +192,7 @@ def _shown(each: AnyCommand) -> list[Any]:
 
 
 def built_in_tools() -> str:
-    specs = [*(tool.spec for tool in (weather_tool(), *artifact_tools())), delegate_spec(())]
+    specs = [*(tool.spec for tool in (weather_tool(), *artifact_tools(), *payment_tools())), delegate_spec(())]
     return table(("Tool", "A repeat", "Does"), ([code(call(s)), _repeat(s), s.description] for s in specs))
 
 
@@ -202,7 +208,28 @@ def _repeat(spec: ToolSpec) -> str:
 
 
 def withheld_tools() -> str:
-    return table(("Name", "Why it is withheld"), ([code(name), why] for name, why in sorted(WITHHELD.items())))
+    always = sorted((name, why) for name, why in WITHHELD.items() if why != NO_LEDGER)
+    return table(("Name", "Why it is withheld"), ([code(name), why] for name, why in always))
+
+
+# Evaluators
+
+
+def checks() -> str:
+    """The built-in checks, with what each takes beside its value."""
+    every = [*answer_checks(re.compile, lambda _: str), *conduct_checks()]
+    rows = [
+        [code(each.id), ", ".join(code(name) for name in sorted(each.takes - {"*"})), each.summary] for each in every
+    ]
+    return table(
+        ("Check", "Takes beside its value", "Passes when"), [*rows, [code(PythonCheck.id), "", PythonCheck.summary]]
+    )
+
+
+def rubrics() -> str:
+    """The rubric library: each file with the comment that it begins with."""
+    told = ((name, re.match(r"{# (.*?) #}", text)) for name, text in library().items())
+    return table(("Rubric", "Judges"), ([code(name), found[1] if found else ""] for name, found in told))
 
 
 PLUMBING = {"start", "run", "failed", "aclose", "reload"}  # public between modules, and nothing a user calls
@@ -242,6 +269,12 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "global-options": global_options,
     "built-in-tools": built_in_tools,
     "withheld-tools": withheld_tools,
+    "checks": checks,
+    "rubrics": rubrics,
+    "rollout-team-keys": lambda: entry_keys(TeamEntry),
+    "rollout-variant-keys": lambda: entry_keys(ArmEntry),
+    "rollout-eval-keys": lambda: entry_keys(EvalEntry),
+    "rollout-tasks-keys": lambda: entry_keys(TasksEntry),
     "engine-methods": lambda: methods(Engine, Core),
     "conversation-methods": lambda: methods(Conversation),
     "configuration-keys": configuration_keys,

@@ -20,13 +20,17 @@ root=$(CDPATH='' cd -- "$(dirname -- "$self")/.." && pwd -P)
 group=run
 before=yes
 value=no
+command=shell
+places=()
 for word in ${1+"$@"}; do
   shift
   case $before/$value/$word in
     yes/no/--distributed) group=distributed && continue ;;
-    yes/no/--project | yes/no/--home | yes/no/--config) value=yes ;;
-    yes/yes/* | yes/no/-*) value=no ;;
-    *) before=no ;;
+    yes/no/--project | yes/no/--home | yes/no/--config) value=yes && places+=("$word") ;;
+    yes/no/--project=* | yes/no/--home=* | yes/no/--config=*) places+=("$word") ;;
+    yes/yes/*) value=no && places+=("$word") ;;
+    yes/no/-*) ;;
+    yes/*) before=no && command=$word ;;
   esac
   set -- ${1+"$@"} "$word"
 done
@@ -42,12 +46,27 @@ inside_a_project() {
   done
 }
 
+wants_wallets() {
+  case $command/${LEDGER_ENABLED:-true} in
+    shell/true | chat/true) ;;
+    *) return 1 ;;
+  esac
+  [ "${#places[@]}" -eq 0 ] || return 0
+  project=${P2ENGINE_PROJECT:-$folder}
+  head=${P2ENGINE_HOME:-$project/.p2engine}/keys/ledger.head # written with every record
+  [ ! -f "$head" ] || [ "$project/config/agents.yml" -nt "$head" ]
+}
+
 prepare "$group"
 if [ -z "${P2ENGINE_PROJECT:-}" ] && ! inside_a_project; then
   export P2ENGINE_PROJECT="$root"
 fi
 if [ "$group" = distributed ]; then
   exec "$root/.venv/bin/python" "$root/scripts/distributed.py" ${1+"$@"}
+fi
+# Wallets that agents.yml names and nobody has opened yet are opened before somebody talks to an agent.
+if wants_wallets; then
+  "$root/.venv/bin/p2engine" ${places[@]+"${places[@]}"} ledger init --quiet > /dev/null 2>&1 < /dev/null || :
 fi
 [ $# -gt 0 ] || set -- shell
 exec "$root/.venv/bin/p2engine" "$@"

@@ -1,4 +1,4 @@
-"""Tools from a project's folder and from installed packages; what is broken is named."""
+"""Tools and evaluators from a project's folders and from installed packages; what is broken is named."""
 
 import os
 import sys
@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from p2engine.limits import CONFIG_FILE_BYTES_MAX
-from p2engine.plugins import Loaded, ProjectTools, installed_agents, installed_tools
+from p2engine.plugins import (
+    AnyFunctionTool,
+    Loaded,
+    installed_agents,
+    installed_evals,
+    installed_tools,
+    project_evals,
+    project_tools,
+)
 from p2engine.tools.registry import Registry
 from tests.tools.tool_context import context
 
@@ -28,9 +36,9 @@ class Project:
         self.root = root
         self.edits = 0
 
-    def write(self, name: str, text: str | bytes) -> None:
-        """Write a file under `tools/`; each time it is another edit, however fast they come."""
-        path = self.root / "tools" / name
+    def write(self, name: str, text: str | bytes, *, folder: str = "tools") -> None:
+        """Write a file under `tools/`, or `folder`; each time it is another edit, however fast they come."""
+        path = self.root / folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         self.edits += 1
@@ -45,16 +53,16 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def names(loaded: Loaded) -> list[str]:
-    return [tool.spec.name for tool in loaded.tools]
+def names(loaded: Loaded[AnyFunctionTool]) -> list[str]:
+    return [tool.spec.name for tool in loaded.found]
 
 
-def problems(loaded: Loaded) -> list[str]:
+def problems(loaded: Loaded[AnyFunctionTool]) -> list[str]:
     return [str(problem) for problem in loaded.problems]
 
 
-async def says(loaded: Loaded, name: str) -> str:
-    (tool,) = [tool for tool in loaded.tools if tool.spec.name == name]
+async def says(loaded: Loaded[AnyFunctionTool], name: str) -> str:
+    (tool,) = [tool for tool in loaded.found if tool.spec.name == name]
     return (await tool.tool({}, context())).content
 
 
@@ -65,11 +73,11 @@ async def test_the_tools_of_a_folder_are_found(project: Project) -> None:
     project.tool("two", says="zwei", file="other name.py")
     project.write("three.txt", "no Python")
 
-    loaded = ProjectTools(project.root).load()
+    loaded = project_tools(project.root).load()
 
     assert (names(loaded), loaded.problems) == (["one", "two"], ())
     assert await says(loaded, "two") == "zwei"
-    assert loaded.tools[0]() == "hello"
+    assert loaded.found[0]() == "hello"
     assert sys.path == before
     assert not (project.root / "tools" / "__pycache__").exists()
 
@@ -78,7 +86,7 @@ async def test_the_tools_of_a_folder_are_found(project: Project) -> None:
 def test_a_project_without_tools_has_none(project: Project, make: object) -> None:
     """No folder, or a file in its place: nothing to load, nothing wrong."""
     make(project.root)  # type: ignore[operator]
-    tools = ProjectTools(project.root)
+    tools = project_tools(project.root)
 
     assert tools.load() == Loaded()
     assert not tools.changed()
@@ -87,7 +95,7 @@ def test_a_project_without_tools_has_none(project: Project, make: object) -> Non
 def test_code_of_the_project_can_be_kept_out(project: Project) -> None:
     """Where it is not wanted, nothing of the folder is run or looked at."""
     project.write("trap.py", "raise SystemExit('run')")
-    tools = ProjectTools(project.root, enabled=False)
+    tools = project_tools(project.root, enabled=False)
 
     assert not tools.changed()
     assert tools.load() == Loaded()
@@ -124,7 +132,7 @@ def test_failure_27_a_broken_file_is_named_and_the_others_load(
     project.write("bad.py", text)
     project.tool("two")
 
-    loaded = ProjectTools(project.root).load()
+    loaded = project_tools(project.root).load()
 
     assert names(loaded) == ["one", "two"]
     (problem,) = problems(loaded)
@@ -138,7 +146,7 @@ def test_failure_27_a_directory_and_a_dotted_name_are_named(project: Project) ->
     (project.root / "tools" / "x.py").mkdir()
     project.tool("two", file="a.b.py")
 
-    loaded = ProjectTools(project.root).load()
+    loaded = project_tools(project.root).load()
 
     assert names(loaded) == ["one"]
     assert problems(loaded) == [
@@ -151,10 +159,10 @@ def test_failure_27_two_tools_of_one_name_are_named(project: Project) -> None:
     """The registry takes the first and names both files."""
     project.tool("same", file="a.py")
     project.tool("same", file="b.py")
-    loaded = ProjectTools(project.root).load()
+    loaded = project_tools(project.root).load()
 
     registry = Registry()
-    (refused,) = registry.exchange(loaded.tools)
+    (refused,) = registry.exchange(loaded.found)
 
     assert loaded.problems == ()
     assert f"{project.root / 'tools' / 'a.py'}:4" in refused.message
@@ -177,7 +185,7 @@ def test_a_missing_import_says_what_to_write(project: Project, line: str, mend: 
     project.write("prices.py", "TABLE = {}\n")
     project.write("old.py", f'"""Old."""\n\n{line}\n')
 
-    (problem,) = problems(ProjectTools(project.root).load())
+    (problem,) = problems(project_tools(project.root).load())
 
     assert problem.startswith("tools/old.py:3: ModuleNotFoundError: No module named ")
     assert problem.endswith(f"; {mend}")
@@ -190,7 +198,7 @@ async def test_files_import_one_another_relatively(project: Project) -> None:
     body = GOOD.format(name="price", says="").replace('return ""', "return PRICE")
     project.write("shop.py", "from ._prices import PRICE\nfrom .one import one\n" + body)
 
-    loaded = ProjectTools(project.root).load()
+    loaded = project_tools(project.root).load()
 
     assert (names(loaded), loaded.problems) == (["one", "price"], ())
     assert await says(loaded, "price") == "7"
@@ -202,16 +210,16 @@ async def test_two_projects_do_not_meet(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         Project(tmp_path / name).tool("one", says=name)
 
-    loaded = [ProjectTools(tmp_path / name).load() for name in ("a", "b", "a")]
+    loaded = [project_tools(tmp_path / name).load() for name in ("a", "b", "a")]
 
     assert [await says(one, "one") for one in loaded] == ["a", "b", "a"]
-    assert len({one.tools[0].tool.group for one in loaded}) == 3
+    assert len({one.found[0].tool.group for one in loaded}) == 3
 
 
 async def test_edits_are_seen_however_fast_they_come(project: Project) -> None:
     """A change of the same size in the same second is another version; the change is named."""
     project.tool("one", says="1")
-    tools = ProjectTools(project.root)
+    tools = project_tools(project.root)
     first = tools.load()
     assert not tools.changed()
 
@@ -222,7 +230,7 @@ async def test_edits_are_seen_however_fast_they_come(project: Project) -> None:
 
     assert (first.changed, second.changed) == (("one.py",), ("one.py", "two.py"))
     assert [await says(first, "one"), await says(second, "one")] == ["1", "2"]
-    assert first.tools[0].spec.version != second.tools[0].spec.version
+    assert first.found[0].spec.version != second.found[0].spec.version
     assert not tools.changed()
 
 
@@ -230,7 +238,7 @@ async def test_a_broken_edit_keeps_the_last_good_version(project: Project) -> No
     """The file is named, its tools go on as they were, the other files take their edits; mended, it is new."""
     project.tool("one", says="1")
     project.tool("two", says="1")
-    tools = ProjectTools(project.root)
+    tools = project_tools(project.root)
     tools.load()
 
     project.write("one.py", "def (")
@@ -249,7 +257,7 @@ async def test_a_helper_that_changes_reloads_its_users(project: Project) -> None
     project.write("_prices.py", "PRICE = '1'\n")
     body = GOOD.format(name="price", says="").replace('return ""', "return PRICE")
     project.write("shop.py", "from ._prices import PRICE\n" + body)
-    tools = ProjectTools(project.root)
+    tools = project_tools(project.root)
     tools.load()
 
     project.write("_prices.py", "PRICE = '2'\n")
@@ -262,7 +270,7 @@ def test_a_file_that_goes_takes_its_tools_along(project: Project) -> None:
     """A deleted file is a change, and its tools are gone."""
     project.tool("one")
     project.tool("two")
-    tools = ProjectTools(project.root)
+    tools = project_tools(project.root)
     tools.load()
 
     (project.root / "tools" / "one.py").unlink()
@@ -323,3 +331,97 @@ def test_packages_bring_agent_types(site: Path) -> None:
         "entry point 'five' of bring-agents-c",
         "entry point 'gone' of bring-agents-d",
     ]
+
+
+EVALUATORS = """
+from p2engine import LLMEvaluator, Subject, evaluator
+from p2engine.evals.function import declared_by
+
+@evaluator(id="polite", version="1.0")
+def polite(subject: Subject) -> bool:
+    return "please" in subject.answer
+
+@evaluator(id="polite", version="2.0")
+async def politer(subject: Subject) -> float:
+    return 0.5
+
+@evaluator(id="domain_expert", version="1.0")
+class DomainExpert(LLMEvaluator):
+    model = "openai/gpt-4o"
+
+    def build_messages(self, payload):
+        return [{"role": "user", "content": payload.answer}]
+
+def words(subject):
+    return len(subject.answer.split()) < 5
+
+def _own(subject):
+    return 1.0
+
+def other(text):
+    return 1.0
+"""
+
+
+def test_the_evaluators_of_a_folder_are_found(project: Project) -> None:
+    """Decorated functions and classes in every version; a plain function of a `subject` for the check `python`."""
+    project.write("judges.py", EVALUATORS, folder="evals")
+    project.write("again.py", "from .judges import polite\n", folder="evals")
+    loaded = project_evals(project.root).load()
+    assert loaded.problems == ()
+    found = sorted(each.name for each in loaded.found)
+    assert found == ["domain_expert@1.0", "polite@1.0", "polite@2.0", "python:words@1"]
+    assert project_tools(project.root).load() == Loaded()
+    assert project_evals(project.root, enabled=False).load() == Loaded()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "from infra.evals.llm_eval import LLMEvaluator\n",
+            "No module named 'infra'; write: from p2engine import evaluator, LLMEvaluator",
+        ),
+        (
+            "from p2engine import evaluator\n\n@evaluator(id='two words')\ndef f(subject): ...\n",
+            "evals/bad.py:3: evaluator 'two words': an id has 1 to 64 letters, digits, _ . and -",
+        ),
+        ("from evals import judges\n", "for a file beside this one write: from .NAME import …"),
+        ("def broken(:\n", "evals/bad.py:1: SyntaxError"),
+    ],
+)
+def test_a_broken_evaluator_file_is_named_with_its_mend(project: Project, text: str, problem: str) -> None:
+    """The others are loaded."""
+    project.write("judges.py", EVALUATORS, folder="evals")
+    project.write("bad.py", text, folder="evals")
+    loaded = project_evals(project.root).load()
+    (said,) = [str(each) for each in loaded.problems]
+    assert problem in said
+    assert len(loaded.found) == 4
+
+
+def test_an_edited_evaluator_is_another(project: Project) -> None:
+    """What a verdict depends on has another name after an edit, also one in the file around it."""
+    project.write("one.py", EVALUATORS, folder="evals")
+    code = project_evals(project.root)
+    before = {each.name: each.identity({}) for each in code.load().found}
+    project.write("one.py", EVALUATORS.replace("0.5", "0.6"), folder="evals")
+    assert code.changed()
+    after = {each.name: each.identity({}) for each in code.load().found}
+    assert before.keys() == after.keys()
+    assert all(before[name] != after[name] for name in before)
+
+
+def test_installed_packages_bring_evaluators(site: Path) -> None:
+    """An entry point names an evaluator, several, or a module; one that holds none is named."""
+    install(site, "bring-evals-a", "[p2engine.evals]\none = bring_evals_a:polite\nall = bring_evals_a\n", EVALUATORS)
+    install(site, "bring-evals-b", "[p2engine.evals]\nno = bring_evals_b:_own\n", EVALUATORS)
+    loaded = installed_evals()
+    assert sorted(each.name for each in loaded.found if each.id != "python:words") == [
+        "domain_expert@1.0",
+        "polite@1.0",
+        "polite@2.0",
+    ]
+    (problem,) = loaded.problems
+    assert "holds no evaluator" in str(problem)
+    assert problem.hint == "make it one with @evaluator"

@@ -7,6 +7,7 @@ asked for: importing the package opens nothing and loads no library.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from p2engine.domain.verdicts import Subject, Verdict
     from p2engine.errors import (
         ConfigError,
         ConflictError,
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
         ToolError,
         UsageError,
     )
+    from p2engine.evals.function import evaluator
+    from p2engine.evals.llm import LLMEvaluator
     from p2engine.ports import ToolContext
     from p2engine.runtime.conversation import Conversation, Reply
     from p2engine.tools.function import agent_call, function_tool, raise_event, save_artifact
@@ -33,6 +36,7 @@ __all__ = [
     "Conversation",
     "EffectError",
     "Engine",
+    "LLMEvaluator",
     "ModelError",
     "NameTaken",
     "NotAvailable",
@@ -40,10 +44,13 @@ __all__ = [
     "Reply",
     "SetupError",
     "StoreError",
+    "Subject",
     "ToolContext",
     "ToolError",
     "UsageError",
+    "Verdict",
     "agent_call",
+    "evaluator",
     "function_tool",
     "raise_event",
     "save_artifact",
@@ -52,9 +59,13 @@ __all__ = [
 _ELSEWHERE = {
     "Conversation": "p2engine.runtime.conversation",
     "Engine": "p2engine.wiring",
+    "LLMEvaluator": "p2engine.evals.llm",
     "Reply": "p2engine.runtime.conversation",
+    "Subject": "p2engine.domain.verdicts",
     "ToolContext": "p2engine.ports",
+    "Verdict": "p2engine.domain.verdicts",
     "agent_call": "p2engine.tools.function",
+    "evaluator": "p2engine.evals.function",
     "function_tool": "p2engine.tools.function",
     "raise_event": "p2engine.tools.function",
     "save_artifact": "p2engine.tools.function",

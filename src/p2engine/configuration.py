@@ -138,7 +138,11 @@ class TurnBudget(Section):
         description="Model cost of one path of a conversation over all its turns, in US dollars; a fork inherits what"
         " its part of the path cost.",
     )
-    later = {"rollout_usd": ()}
+    rollout_usd: Positive | None = Field(
+        default=5.0,
+        description="What one rollout may spend, judges included, in US dollars: once it is spent no trial begins. Its"
+        " own file or `--budget` may say otherwise.",
+    )
 
 
 class Redis(Section):
@@ -229,9 +233,13 @@ class Caps(Section):
 
 
 class Ledger(Section):
-    enabled: bool = Field(default=False, description="Whether agents have wallets and tools to pay with.")
+    enabled: bool = Field(
+        default=True,
+        description="Whether agents have wallets and tools to pay with. There is no ledger before its first use.",
+    )
     driver: Literal["embedded"] = Field(
-        default="embedded", description="Where the ledger is kept: `embedded`, in the state folder."
+        default="embedded",
+        description="Where the ledger is kept: `embedded`, in the state folder, or with `store: redis` in that Redis.",
     )
     json_api_url: Address = Field(
         default="http://localhost:7575", description="Of a Canton participant, which this version does not have."
@@ -241,7 +249,7 @@ class Ledger(Section):
         default=Decimal("100.0"), description="What a wallet is opened with, for agents that say nothing else."
     )
     caps: Caps = Caps()
-    later = {"driver": ("canton", "redis")}
+    later = {"driver": ("canton",)}
 
 
 class Configuration(Section):

@@ -17,7 +17,8 @@ P2EngineError
 │   ├── CorruptEntry      bytes in the log that cannot be read
 │   ├── NewerFormat       written by a later version
 │   ├── Pruned            a cursor below what is still kept
-│   └── Rewound           the server came back without writes it had acknowledged
+│   ├── Rewound           the server came back without writes it had acknowledged
+│   └── BodiesLost        bodies that a batch relies on are not there: put them again
 └── IllegalTransition     a fault of ours: a state that the table does not allow
 """
 
@@ -174,6 +175,19 @@ class Rewound(StoreError):
     """A server came back without the newest of what it had acknowledged: what a process remembers may be gone."""
 
     code = "rewound"
+
+
+class BodiesLost(StoreError):
+    """Bodies that a batch relies on are not in the store, though they were put; nothing was written.
+
+    refs: which. Whoever has them puts them again and writes again.
+    """
+
+    code = "bodies_lost"
+
+    def __init__(self, refs: Sequence[str]) -> None:
+        super().__init__(f"bodies were acknowledged and are gone: {', '.join(refs)}")
+        self.refs = refs
 
 
 class IllegalTransition(P2EngineError):

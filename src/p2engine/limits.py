@@ -22,6 +22,7 @@ CONFIG_FILE_BYTES_MAX: Final = 1024 * 1024  # one configuration or project file
 # Attempts
 TOOL_TIMEOUT_S: Final = 60.0  # one attempt of one tool, unless the tool says otherwise
 MODEL_TIMEOUT_S: Final = 120.0  # one attempt of one model call
+EVALUATION_TIMEOUT_S: Final = 300.0  # one verdict, unless its evaluation says otherwise, all its samples included
 DECISION_TIMEOUT_S: Final = 1800.0  # one decision of one agent, all attempts of its model included
 MODEL_ATTEMPTS_MAX: Final = 5  # attempts of one model call, the first included
 RETRY_WAIT_INITIAL_S: Final = 0.5  # before the second attempt of a model call; then it doubles
@@ -60,4 +61,13 @@ BLOB_AGE_MIN_S: Final = 3600.0  # unreferenced blobs younger than this are kept
 # The ledger
 REASON_BYTES_MAX: Final = 1000  # the reason of one transfer
 RECORDS_MAX: Final = 10_000  # records one query returns
+BOOKED_AT_ONCE: Final = 1000  # records or model calls that the bookkeeper takes at once
+MARK_RECORDS: Final = 256  # records after which the log notes how far it holds the ledger
+MARK_ROWS: Final = 1024  # rows of the log after which it is noted how far their costs are booked
 LEDGER_CHECKPOINT_RECORDS: Final = 1000  # records between two signed checkpoints
+
+# Rollouts
+VARIANTS_MAX: Final = 1000  # of one team: a grid multiplies
+TRIALS_MAX: Final = 100_000  # of one rollout
+TRIALS_AT_ONCE: Final = 32  # of one rollout, unless it says otherwise
+TASKS_BYTES_MAX: Final = 16 * 1024 * 1024  # one data set: it is stored with the rollout

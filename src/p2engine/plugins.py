@@ -1,31 +1,33 @@
-"""Code of others: a project's `tools/*.py`, and the entry points of installed packages. Loads it, names what is broken.
+"""Code of others: a project's `tools/*.py` and `evals/*.py`, and the entry points of installed packages.
 
-Knows modules and files. One broken file never keeps the others from loading.
+Loads it, and names what is broken. Knows modules and files. One broken file never keeps the others from loading.
 """
 
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from importlib.machinery import FileFinder, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple, cast
+from types import MappingProxyType, ModuleType
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from p2engine.errors import ConfigError, P2EngineError
+from p2engine.evals.function import Declared, declared_by, declared_in
 from p2engine.limits import CONFIG_FILE_BYTES_MAX
 from p2engine.tools.function import FunctionTool
 
 TOOLS_GROUP = "p2engine.tools"
+EVALS_GROUP = "p2engine.evals"
 AGENTS_GROUP = "p2engine.agents"
-FOLDER = "tools"
 
 AnyFunctionTool = FunctionTool[..., Any]
 Factory = Callable[..., Any]
 Stamp = tuple[int, int]  # of a file: when it was changed (ns), and its bytes
+T = TypeVar("T")
 
 _PUBLIC = "names for projects are in p2engine and p2engine.ports"
 # What stands in files written for older layouts: the first part of the module's name, and what to write instead.
@@ -36,16 +38,31 @@ _OLD_PACKAGES = {
     "runtime": _PUBLIC,
     "services": _PUBLIC,
 }
+
+
+class Kind(NamedTuple, Generic[T]):
+    """One kind of things that files hold. gather: those in a module, or in whatever an entry point names.
+
+    old: beside _OLD_PACKAGES, and before it.
+    """
+
+    folder: str
+    noun: str
+    decorator: str
+    gather: Callable[[Any], Iterable[T]]
+    old: Mapping[str, str] = MappingProxyType({})
+
+
 _LINE_CHARS = 300  # of an error that somebody else's code raised
 
 
-class Loaded(NamedTuple):
+class Loaded(NamedTuple, Generic[T]):
     """What was found, and a problem for each file or package that is broken.
 
     changed: the files that differ from last time, those that are gone included.
     """
 
-    tools: tuple[AnyFunctionTool, ...] = ()
+    found: tuple[T, ...] = ()
     problems: tuple[ConfigError, ...] = ()
     changed: tuple[str, ...] = ()
 
@@ -57,35 +74,36 @@ class AgentPlugins(NamedTuple):
     problems: tuple[ConfigError, ...] = ()
 
 
-class ProjectTools:
-    """The tool files of one project folder. They import one another relatively: `from .prices import table`.
+class ProjectCode(Generic[T]):
+    """The files of one folder of a project. They import one another relatively: `from .prices import table`.
 
     A file whose name begins with `_` is loaded only when another imports it. After a change all files are loaded anew;
-    one that is broken keeps the tools of its last good version.
+    one that is broken keeps what its last good version held.
     """
 
-    def __init__(self, project: Path, *, enabled: bool = True) -> None:
-        self._folder = project.absolute() / FOLDER
+    def __init__(self, kind: Kind[T], project: Path, *, enabled: bool = True) -> None:
+        self._kind = kind
+        self._folder = project.absolute() / kind.folder
         self._enabled = enabled
         self._stamps: dict[str, Stamp] = {}
-        self._good: dict[str, tuple[AnyFunctionTool, ...]] = {}
+        self._good: dict[str, tuple[T, ...]] = {}
 
     def changed(self) -> bool:
         """Whether a file came, went or changed since `load`."""
         return self._enabled and self._look() != self._stamps
 
-    def load(self) -> Loaded:
-        """Run every tool file and gather its tools. Nothing that a file does wrong is raised; it is a problem."""
+    def load(self) -> Loaded[T]:
+        """Run every file and gather what it holds. Nothing that a file does wrong is raised; it is a problem."""
         if not self._enabled:
             return Loaded()
         before, self._stamps = self._stamps, self._look()
         names = sorted(name for name in self._stamps if not name.startswith(("_", ".")))
         package = _open_package(self._folder)
-        good: dict[str, tuple[AnyFunctionTool, ...]] = {}
+        good: dict[str, tuple[T, ...]] = {}
         problems = []
         for name in names:
             try:
-                good[name] = tuple(_tools_in(self._run(package, name)))
+                good[name] = tuple(self._kind.gather(self._run(package, name)))
             except ConfigError as problem:
                 problems.append(problem)
                 good[name] = self._good.get(name, ())
@@ -103,25 +121,66 @@ class ProjectTools:
 
     def _run(self, package: str, name: str) -> Any:
         path = self._folder / name
-        shown = f"{FOLDER}/{name}"
+        shown = f"{self._kind.folder}/{name}"
         if not path.is_file():
-            raise ConfigError("is no file; a tool file is Python source", file=shown)
+            raise ConfigError(f"is no file; {self._kind.noun} file is Python source", file=shown)
         if path.stat().st_size > CONFIG_FILE_BYTES_MAX:
             raise ConfigError(f"is larger than {CONFIG_FILE_BYTES_MAX} bytes; split it", file=shown)
         if "." in path.stem:
             raise ConfigError("a module's name has no dots; rename the file", file=shown)
-        return _load(lambda: importlib.import_module(f"{package}.{path.stem}"), lambda error: _in_file(error, path))
+        return _load(
+            lambda: importlib.import_module(f"{package}.{path.stem}"), lambda error: self._in_file(error, path)
+        )
+
+    def _in_file(self, error: BaseException, path: Path) -> ConfigError:
+        """What went wrong and its mend, on one line, with the line of `path` where it did."""
+        shown = f"{self._kind.folder}/{path.name}"
+        if isinstance(error, ConfigError) and error.file == str(path):
+            return ConfigError(_with_hint(error.message, error), file=shown, line=error.line)
+        if isinstance(error, SyntaxError) and error.filename == str(path):
+            return ConfigError(f"SyntaxError: {error.msg}", file=shown, line=error.lineno)
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        mend = self._import_mend(error, path) if isinstance(error, ModuleNotFoundError) and error.name else ""
+        return ConfigError(_first_line(error) + mend, file=shown, line=lines[-1] if lines else None)
+
+    def _import_mend(self, error: ModuleNotFoundError, path: Path) -> str:
+        first = str(error.name).split(".")[0]
+        folder = self._kind.folder
+        if first == folder or (path.parent / f"{first}.py").is_file():
+            return f"; for a file beside this one write: from .{'NAME' if first == folder else first} import …"
+        if instead := self._kind.old.get(first) or _OLD_PACKAGES.get(first):
+            return f"; {instead}"
+        return f"; install it beside p2engine, or take the import of {error.name} out"
 
 
-def installed_tools() -> Loaded:
+def project_tools(project: Path, *, enabled: bool = True) -> ProjectCode[AnyFunctionTool]:
+    """The tool files of a project: `tools/*.py`."""
+    return ProjectCode(TOOLS, project, enabled=enabled)
+
+
+def project_evals(project: Path, *, enabled: bool = True) -> ProjectCode[Declared]:
+    """The evaluator files of a project: `evals/*.py`."""
+    return ProjectCode(EVALS, project, enabled=enabled)
+
+
+def installed_tools() -> Loaded[AnyFunctionTool]:
     """The tools of installed packages: each entry point names a tool, several, or a module with tools in it."""
-    tools, problems = [], []
-    for point in _entry_points(TOOLS_GROUP):
+    return _installed(TOOLS, TOOLS_GROUP)
+
+
+def installed_evals() -> Loaded[Declared]:
+    """The evaluators of installed packages: each entry point names one, several, or a module with some in it."""
+    return _installed(EVALS, EVALS_GROUP)
+
+
+def _installed(kind: Kind[T], group: str) -> Loaded[T]:
+    found, problems = [], []
+    for point in _entry_points(group):
         try:
-            tools.append(_tools_of(point))
+            found.append(_held_by(point, kind))
         except ConfigError as problem:
             problems.append(problem)
-    return Loaded(_each_once(tools), tuple(problems))
+    return Loaded(_each_once(found), tuple(problems))
 
 
 def installed_agents() -> AgentPlugins:
@@ -139,10 +198,11 @@ def installed_agents() -> AgentPlugins:
     return AgentPlugins(factories, tuple(problems))
 
 
-def _tools_of(point: EntryPoint) -> tuple[AnyFunctionTool, ...]:
-    found = tuple(_tools_in(_load(point.load, lambda error: _in_package(error, point))))
+def _held_by(point: EntryPoint, kind: Kind[T]) -> tuple[T, ...]:
+    found = tuple(kind.gather(_load(point.load, lambda error: _in_package(error, point))))
     if not found:
-        raise ConfigError(f"entry point {_shown(point)} holds no tool", hint="make it one with @function_tool")
+        words = f"entry point {_shown(point)} holds no {kind.noun.split()[-1]}"
+        raise ConfigError(words, hint=f"make it one with @{kind.decorator}")
     return found
 
 
@@ -183,29 +243,8 @@ def _load(load: Callable[[], Any], explain: Callable[[BaseException], ConfigErro
         raise explain(error) from error
 
 
-def _in_file(error: BaseException, path: Path) -> ConfigError:
-    """What went wrong and its mend, on one line, with the line of `path` where it did."""
-    shown = f"{FOLDER}/{path.name}"
-    if isinstance(error, ConfigError) and error.file == str(path):
-        return ConfigError(_with_hint(error.message, error), file=shown, line=error.line)
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        return ConfigError(f"SyntaxError: {error.msg}", file=shown, line=error.lineno)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    mend = _import_mend(error, path) if isinstance(error, ModuleNotFoundError) and error.name else ""
-    return ConfigError(_first_line(error) + mend, file=shown, line=lines[-1] if lines else None)
-
-
 def _in_package(error: BaseException, point: EntryPoint) -> ConfigError:
     return ConfigError(f"entry point {_shown(point)}: {_first_line(error)}", hint="mend or uninstall the package")
-
-
-def _import_mend(error: ModuleNotFoundError, path: Path) -> str:
-    first = str(error.name).split(".")[0]
-    if first == FOLDER or (path.parent / f"{first}.py").is_file():
-        return f"; for a file beside this one write: from .{'NAME' if first == FOLDER else first} import …"
-    if first in _OLD_PACKAGES:
-        return f"; {_OLD_PACKAGES[first]}"
-    return f"; install it beside p2engine, or take the import of {error.name} out"
 
 
 def _first_line(error: BaseException) -> str:
@@ -228,8 +267,17 @@ def _tools_in(found: Any) -> Iterator[AnyFunctionTool]:
         yield from (value for value in found if isinstance(value, FunctionTool))
 
 
-def _each_once(groups: Iterable[Iterable[AnyFunctionTool]]) -> tuple[AnyFunctionTool, ...]:
-    return tuple({id(tool): tool for group in groups for tool in group}.values())
+def _evals_in(found: Any) -> Iterator[Declared]:
+    if isinstance(found, ModuleType):
+        yield from declared_in(found)
+    elif (declared := declared_by(found)) is not None:
+        yield declared
+    elif isinstance(found, Iterable) and not isinstance(found, type):
+        yield from (declared for value in found if (declared := declared_by(value)) is not None)
+
+
+def _each_once(groups: Iterable[Iterable[T]]) -> tuple[T, ...]:
+    return tuple({id(each): each for group in groups for each in group}.values())
 
 
 def _entry_points(group: str) -> list[EntryPoint]:
@@ -239,3 +287,13 @@ def _entry_points(group: str) -> list[EntryPoint]:
 def _shown(point: EntryPoint) -> str:
     package = f" of {point.dist.name}" if point.dist is not None else ""
     return f"{point.name!r}{package} ({point.value})"
+
+
+TOOLS: Kind[AnyFunctionTool] = Kind("tools", "a tool", "function_tool", _tools_in)
+EVALS: Kind[Declared] = Kind(
+    "evals",
+    "an evaluator",
+    "evaluator",
+    _evals_in,
+    MappingProxyType({"infra": "write: from p2engine import evaluator, LLMEvaluator"}),
+)

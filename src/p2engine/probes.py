@@ -1,25 +1,31 @@
 """What monitors may ask a running process: is it alive, is it ready, and what has it done? Loopback only, no token.
 
-Knows an open engine and HTTP; asks only, and changes nothing.
+Probes know an open engine and HTTP; they ask only, and change nothing. `serving` opens the engine of a process that
+has them: what it needs and cannot reach yet is waited for, and is no error.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from p2engine.domain.records import Commit
 from p2engine.domain.states import Finished
-from p2engine.errors import StoreError, UsageError
-from p2engine.limits import PROBE_TIMEOUT_S
-from p2engine.wiring import Engine
+from p2engine.errors import StoreBusy, StoreError, UsageError
+from p2engine.limits import PROBE_TIMEOUT_S, RETRY_WAIT_INITIAL_S
+from p2engine.settings import Settings
+from p2engine.wiring import Engine, Part
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 HOST: Final = "127.0.0.1"
 TEXT: Final = "text/plain; version=0.0.4"
+PAUSE_MAX_S: Final = 5.0  # between two tries to reach what is away
+
+log = logging.getLogger("p2engine.probes")
 
 Sample = tuple[str, Mapping[str, str], float]
 
@@ -86,12 +92,20 @@ def _quoted(text: str) -> str:
 
 
 class Probes:
-    """The answers, on one engine. consumes: whether this process takes messages by now, where it should."""
+    """The answers of one process. consumes: whether it takes messages by now, where it should.
 
-    def __init__(self, engine: Engine, consumes: Callable[[], bool] = lambda: True) -> None:
-        self._engine = engine
+    waits_for: what its engine cannot be opened without.
+    """
+
+    def __init__(self, consumes: Callable[[], bool] = lambda: True) -> None:
+        self._engine: Engine | None = None
         self._consumes = consumes
         self._meter = Meter()
+        self.waits_for = "not open yet"
+
+    def attend(self, engine: Engine) -> None:
+        """From now on answer for this engine."""
+        self._engine = engine
         engine.world.wrote = self._meter.wrote
 
     async def livez(self, _: "web.Request") -> "web.Response":
@@ -109,32 +123,39 @@ class Probes:
     async def _lacks(self) -> AsyncIterator[tuple[str, str]]:
         if not self._consumes():
             yield "worker", "takes no messages"
+        if self._engine is None:
+            yield "store", self.waits_for
+            return
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._engine.world.store.newest()
         except (StoreError, TimeoutError) as error:
             yield "store", str(error) or "gives no answer"
         try:
-            await self._depths()
+            await self._depths(self._engine)
         except OSError as error:
             yield "broker", str(error) or "gives no answer"
 
-    async def _depths(self) -> Mapping[str, int]:
-        if self._engine.elsewhere is None:
+    @staticmethod
+    async def _depths(engine: Engine) -> Mapping[str, int]:
+        if engine.elsewhere is None:
             return {}
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            return await self._engine.elsewhere.depths()
+            return await engine.elsewhere.depths()
 
     async def _gauges(self) -> list[Sample]:
-        found: list[Sample] = [("jobs_in_flight", {}, self._engine.inline.running)]
-        world = self._engine.world
+        engine = self._engine
+        if engine is None:
+            return []
+        found: list[Sample] = [("jobs_in_flight", {}, engine.inline.running)]
+        world = engine.world
         with suppress(StoreError):  # what cannot be measured is left out; readyz says why
             number, since = await world.store.backlog()
             found.append(("effects_due", {}, number))
             age_s = 0.0 if since is None else max(0.0, world.clock.now() - since)
             found.append(("effects_due_oldest_age_seconds", {}, age_s))
         with suppress(OSError):
-            found += [("queue_depth", {"queue": name}, number) for name, number in (await self._depths()).items()]
+            found += [("queue_depth", {"queue": name}, number) for name, number in (await self._depths(engine)).items()]
         return found
 
 
@@ -145,17 +166,21 @@ def _answer(text: str, status: int = 200) -> "web.Response":
 
 
 @asynccontextmanager
-async def served(port: int | None, engine: Engine, consumes: Callable[[], bool] = lambda: True) -> AsyncIterator[None]:
+async def served(
+    port: int | None, engine: Engine | None, consumes: Callable[[], bool] = lambda: True
+) -> AsyncIterator[Probes | None]:
     """While inside, answer at `/livez`, `/readyz` and `/metrics` on loopback; None: at no port.
 
-    Raises UsageError for a port in use.
+    engine: None where it is still to come. Raises UsageError for a port in use.
     """
     if port is None:
-        yield
+        yield None
         return
     from aiohttp import web
 
-    probes = Probes(engine, consumes)
+    probes = Probes(consumes)
+    if engine is not None:
+        probes.attend(engine)
     app = web.Application()
     app.add_routes([web.get(f"/{name}", getattr(probes, name)) for name in ("livez", "readyz", "metrics")])
     runner = web.AppRunner(app, access_log=None, handle_signals=False)
@@ -165,6 +190,45 @@ async def served(port: int | None, engine: Engine, consumes: Callable[[], bool] 
             await web.TCPSite(runner, HOST, port).start()
         except OSError as error:
             raise UsageError(f"--health {port}: {error.strerror or error}", hint="choose another port") from error
-        yield
+        yield probes
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings,
+    part: Part,
+    *,
+    project_code: bool = True,
+    health: int | None = None,
+    consumes: Callable[[], bool] = lambda: True,
+) -> AsyncIterator[Engine]:
+    """As `Engine.open`, for a process that serves a project: with probes at the port `health`, from the beginning.
+
+    consumes: as for probes. Waits for a store or broker that is away.
+    Raises ConfigError, UsageError, and StoreError for what waiting does not mend.
+    """
+    async with served(health, None, consumes) as probes, AsyncExitStack() as closing:
+        pause_s, told = RETRY_WAIT_INITIAL_S, ""
+        while True:
+            opening = Engine.open(settings=settings, part=part, project_code=project_code)
+            try:
+                engine = await closing.enter_async_context(opening)
+                break
+            except StoreBusy as error:
+                told = _tell(error, told, probes)
+            await asyncio.sleep(pause_s)
+            pause_s = min(PAUSE_MAX_S, 2 * pause_s)
+        if probes is not None:
+            probes.attend(engine)
+        yield engine
+
+
+def _tell(error: StoreBusy, told: str, probes: Probes | None) -> str:
+    """Say what is waited for, once for each reason. Returns what was said."""
+    if probes is not None:
+        probes.waits_for = str(error)
+    if str(error) != told:
+        log.warning("waits: %s (%s)", error, error.hint)
+    return str(error)

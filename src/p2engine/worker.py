@@ -1,7 +1,8 @@
 """The door for Celery: `celery -A p2engine.worker worker`, and what `p2engine worker` runs.
 
-One engine on one asyncio loop, in a thread of its own; each of Celery's threads hands it a message and waits. Knows
-Celery's signals and steps, and how a process ends: what runs may end, what does not is handed back.
+One engine on one asyncio loop, in a thread of its own; Celery's thread hands it messages, which are held until the loop
+has done what they say. Knows Celery's signals and steps, and how a process ends: what runs may end, what does not is
+handed back.
 """
 
 import asyncio
@@ -13,15 +14,14 @@ import sys
 import threading
 import warnings
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from functools import cache
 from types import FrameType
 from typing import Any, Final
 
 from celery import Celery, bootsteps, signals
-from celery.concurrency.thread import TaskPool
-from celery.exceptions import Reject, SecurityWarning
+from celery.exceptions import SecurityWarning
 from celery.worker import state as celery_state
 
 from p2engine.cli.logs import logged
@@ -37,11 +37,12 @@ from p2engine.dispatch.celery import (
     client_name,
     queues_of,
 )
+from p2engine.dispatch.celery_pool import pool_of
 from p2engine.domain.ids import EffectId, StackRef
 from p2engine.domain.records import Job, Perform, Wake
 from p2engine.errors import ConfigError, P2EngineError, SetupError, UsageError
 from p2engine.limits import SHUTDOWN_GRACE_S
-from p2engine.probes import served
+from p2engine.probes import serving
 from p2engine.settings import Settings
 from p2engine.wiring import Engine, Part, broker_of
 
@@ -59,6 +60,7 @@ class Node:
         self._engine: Future[Engine] = Future()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
+        self._lock = threading.Lock()  # of the loop's end
         self._thread = threading.Thread(target=self._run, name="p2engine-loop", daemon=True)
 
     def start(self) -> Engine:
@@ -66,19 +68,20 @@ class Node:
         self._thread.start()
         return self._engine.result()
 
-    def do(self, job: Job) -> bool:
-        """Have a job done, with what follows from it; from any thread. False where this process does nothing more.
+    def do(self, job: Job) -> "Future[bool]":
+        """Have a job done, with what follows from it; from any thread. False, or cancelled: this process does no more.
 
         What closing cuts off, the engine hands to others itself.
         """
-        engine, loop = self._engine.result(), self._loop
-        assert loop is not None
-        doing = engine.inline.do(job)
-        try:
-            asyncio.run_coroutine_threadsafe(doing, loop).result()
-        except (CancelledError, RuntimeError):  # the loop is at its end, or gone
-            doing.close()
-            return False
+        with self._lock:
+            if self._loop is not None:
+                return asyncio.run_coroutine_threadsafe(self._do(job), self._loop)
+        nothing: Future[bool] = Future()
+        nothing.set_result(False)
+        return nothing
+
+    async def _do(self, job: Job) -> bool:
+        await self._engine.result().inline.do(job)
         return True
 
     def end(self) -> None:
@@ -107,6 +110,10 @@ class Node:
                 log.exception("closing failed")
                 raise
             self._engine.set_exception(error)
+        finally:
+            with self._lock:
+                self._loop = None
+            await asyncio.sleep(0)  # what was handed in before begins, so that the end of the loop cancels it
 
 
 class Worker:
@@ -134,6 +141,7 @@ class Worker:
         self._project_code, self._debug = project_code, debug
         self._client_name = client_name(WORKER, broker_of(settings))
         self._node: Node | None = None
+        self._begun: Future[bool] | None = None  # by the task that was called last
         self._logs = ExitStack()
         self._is_ready = False
         self._is_ending = False
@@ -184,10 +192,13 @@ class Worker:
 
     @asynccontextmanager
     async def _engine(self, part: Part) -> AsyncIterator[Engine]:
-        async with (
-            Engine.open(settings=self.settings, part=part, project_code=self._project_code) as engine,
-            served(self._health, engine, lambda: self._is_ready),
-        ):
+        async with serving(
+            self.settings,
+            part,
+            project_code=self._project_code,
+            health=self._health,
+            consumes=lambda: self._is_ready,
+        ) as engine:
             yield engine
 
     # Celery
@@ -197,11 +208,12 @@ class Worker:
         app = celery_app(broker, queues_of(self.settings.celery.queues), client_name=self._client_name)
 
         def perform(effect: str, kind: str = "") -> None:
-            self._do(Perform(EffectId(effect), kind))
+            self._begun = self._do(Perform(EffectId(effect), kind))
 
         def wake(ref: str) -> None:
-            self._do(Wake(StackRef(ref)))
+            self._begun = self._do(Wake(StackRef(ref)))
 
+        self._pool = app.conf.worker_pool = pool_of(self._taken)
         app.task(name=PERFORM, shared=False)(perform)
         app.task(name=WAKE, shared=False)(wake)
         app.steps["worker"].add(_handing_back(self))
@@ -212,11 +224,14 @@ class Worker:
         signals.setup_logging.connect(_leave_logging, weak=False)
         return app
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: Job) -> "Future[bool]":
         """A message came. What this process does not get done goes back to its queue."""
         assert self._node is not None
-        if not self._node.do(job):
-            raise Reject("this worker has ended", requeue=True)
+        return self._node.do(job)
+
+    def _taken(self) -> "Future[bool] | None":
+        begun, self._begun = self._begun, None
+        return begun
 
     def end(self) -> None:
         """No new work; what runs has the grace period to end."""
@@ -233,8 +248,8 @@ class Worker:
         if TICKS not in consumes and sender.concurrency == CONCURRENCY:
             sender.concurrency = BLOCKING_CONCURRENCY
         try:
-            if sender.pool_cls is not TaskPool and sender.pool_cls != "threads":
-                raise UsageError("workers run on the pool `threads`, which is set already", hint="leave -P away")
+            if sender.pool_cls is not self._pool:
+                raise UsageError("workers have a pool of their own, which is set already", hint="leave -P away")
             if self._node is None:
                 self.open(consumes)
         except (P2EngineError, OSError) as error:
@@ -265,7 +280,7 @@ class Worker:
 
 
 def _handing_back(worker: Worker) -> type[bootsteps.StartStopStep]:
-    """Ends before Celery waits for its threads, whose wait is for the engine."""
+    """Ends before Celery waits for what it handed over, which is for the engine to end."""
 
     class HandingBack(bootsteps.StartStopStep):  # type: ignore[misc]
         requires = ("celery.worker.components:Pool",)

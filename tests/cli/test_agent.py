@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cli.project import Project, Run
 from tests.cli.scenes import keeper
 
 
-def test_agents_are_listed_with_source_model_and_tools(here: Run) -> None:
+def test_agents_are_listed_with_source_model_and_tools(here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the file; a withheld tool is named with its reason, and the stand-in is said."""
+    monkeypatch.setenv("LEDGER_ENABLED", "false")
     rows = here("agent", "list", "--json").document
 
     assert [row["id"] for row in rows] == ["agent_alpha", "agent_helper"]

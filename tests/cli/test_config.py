@@ -178,7 +178,7 @@ def test_failure_30_overrides_take_effect_on_the_next_step(project: Project, her
         say(here, "demo", "two", agent="agent_alpha")
         first, second = (request.body for request in server.requests)
 
-    assert [tool["function"]["name"] for tool in first["tools"]] == ["get_weather", "delegate"]
+    assert [tool["function"]["name"] for tool in first["tools"]] == ["get_weather", "delegate", "check_balance"]
     assert [tool["function"]["name"] for tool in second["tools"]] == ["get_weather"]
     assert "weather" in second["messages"][0]["content"]
     assert second["messages"][0] != first["messages"][0]
@@ -260,8 +260,11 @@ def test_a_persona_that_wants_more_tools_is_a_warning(here: Run) -> None:
     assert "persona weather_expert wants the tools get_weather" in done.err
 
 
-def test_tools_are_listed_with_their_source_or_why_they_are_withheld(project: Project, here: Run) -> None:
-    """Those of the project, those built in, and the known ones that this version keeps from models."""
+def test_tools_are_listed_with_their_source_or_why_they_are_withheld(
+    project: Project, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the project, those built in, and the known ones that are kept from models."""
+    monkeypatch.setenv("LEDGER_ENABLED", "false")
     keeper(project)
     rows = {row["name"]: row for row in here("config", "show-tools", "--json").document}
 

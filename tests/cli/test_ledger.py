@@ -1,21 +1,25 @@
 """`ledger …`: wallets are opened once, payments are made once, and the audit finds what was done to the file."""
 
+import csv
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from p2engine.domain.money import Proof
 from p2engine.ledgers.auditing import check_proof
+from p2engine.testing.server import OpenAIServer, echo
 from tests.cli.project import Project, Run
 
 
 @pytest.fixture
-def paying(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project with a ledger."""
-    monkeypatch.setenv("LEDGER_ENABLED", "true")
+def paying(project: Project) -> Project:
+    """A project whose agents pay."""
     project.write(
         "config/agents.yml",
         "agents:\n"
@@ -57,12 +61,39 @@ def test_a_payment_is_made_and_told(paying: Project, here: Run) -> None:
     ("words", "status", "said"),
     [
         (("transfer", "alpha", "beta", "1e3"), 2, "expected an amount such as 12.5, not '1e3'"),
+        (("transfer", "alpha", "beta", "१०"), 2, "expected an amount such as 12.5"),
+        (("transfer", "alpha", "beta", "NaN"), 2, "expected an amount such as 12.5, not 'NaN'"),
+        (("transfer", "alpha", "beta", "1,5"), 2, "expected an amount such as 12.5, not '1,5'"),
+        (("transfer", "alpha", "beta", ""), 2, "expected an amount such as 12.5, not ''"),
+        (("transfer", "alpha", "beta", "0." + "1" * 30), 2, "at most 10 digits after the point"),
+        (("transfer", "alpha", "beta", "1" * 30), 2, "at most 28 digits before the point"),
+        (("transfer", "alpha", "beta", "--", "-5"), 2, "not negative"),
+        (("transfer", "alpha", "beta", "-5"), 2, "-5"),
+        (("transfer", "alpha", "nobody", "5"), 1, "'nobody' has no wallet"),
+        (("transfer", "nobody", "alpha", "5"), 1, "'nobody' has no wallet"),
+        (("transfer", "alpha", "", "5"), 1, "nobody is named"),
+        (("transfer", "alpha", "escrow:CREDIT", "5"), 1, "by releasing it"),
+        (("transfer", "alpha", "a:b", "5"), 1, "is no account"),
+        (("transfer", "alpha", "beta", "5", "--reason", "x" * 2000), 1, "at most 1000 bytes"),
         (("transfer", "alpha", "beta", "0"), 2, "more than zero"),
         (("transfer", "alpha", "beta", "500"), 1, "alpha has 100.0 CREDIT, not 500.0 CREDIT"),
         (("transfer", "alpha", "poor", "5"), 1, "'poor' has no wallet"),
         (("transfer", "alpha", "alpha", "5"), 1, "payer and payee are the same"),
         (("balance", "nobody"), 2, "'nobody' has no wallet"),
         (("init", "--agent", "nobody"), 2, "no agent 'nobody'"),
+        (("init", "--balance", "1e3"), 2, "expected an amount such as 12.5, not '1e3'"),
+        (("init", "--balance", "inf"), 2, "expected an amount such as 12.5, not 'inf'"),
+        (("history", "nobody"), 2, "'nobody' has no wallet"),
+        (("balance", "alpha", "--book", "trial"), 2, "'alpha' has no wallet in book 'trial'"),
+        (("proof", ""), 2, "nothing is called ''"),
+        (("proof", "open:main"), 2, "ambiguous reference 'open:main'"),
+        (("export", "--format", "xml"), 2, "no format 'xml'; there is jsonl and csv"),
+        (("export", "config"), 2, "'config' is a folder"),
+        (("export", "config/agents.yml"), 2, "is there already"),
+        (("verify", "--proof", "config/agents.yml", "--key", "0" * 64), 2, "is no proof"),
+        (("verify", "--proof", "nowhere", "--key", "0" * 64), 1, "nowhere"),
+        (("verify", "--proof", "config/agents.yml"), 2, "there is no public key to check by"),
+        (("verify", "--proof", "config/agents.yml", "--key", "abc"), 2, "there is no public key to check by"),
         (("audit", "--type", "gift"), 2, "no type 'gift'"),
         (("audit", "--since", "noon"), 2, "is no time"),
     ],
@@ -92,6 +123,8 @@ def test_a_transfer_can_be_proved_to_others(paying: Project, here: Run) -> None:
     public = (paying.folder / ".p2engine" / "keys" / "ledger.pub").read_text().strip()
     assert check_proof(proof, public).id == order
     assert json.loads(here("ledger", "checkpoint", "--json").out)["count"] == 4
+    assert json.loads(here("ledger", "checkpoint", "--print").out)["count"] == 4
+    assert here("ledger", "checkpoint").out.startswith("signed 4 records at ")
     assert here("ledger", "proof", "nothing").status == 2
 
 
@@ -105,9 +138,139 @@ def test_an_agent_pays_in_a_conversation(paying: Project, here: Run) -> None:
     assert line["cause"] == line["id"]
 
 
-def test_without_a_ledger_the_commands_say_how_to_switch_it_on(project: Project, here: Run) -> None:
+@pytest.mark.parametrize("command", ["overview", "verify", "metrics", "init", "export"])
+def test_failure_28_without_a_ledger_the_commands_say_how_to_switch_it_on(
+    project: Project, here: Run, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     """Off, nothing is opened, and the state folder has no ledger."""
-    ran = here("ledger", "overview")
+    monkeypatch.setenv("LEDGER_ENABLED", "false")
+    ran = here("ledger", command)
     assert ran.status == 2
     assert "LEDGER_ENABLED=true" in ran.err
     assert not (project.folder / ".p2engine" / "ledger.db").exists()
+
+
+def test_a_proof_is_checked_by_the_public_key_alone(paying: Project, here: Run, tmp_path: Path) -> None:
+    """In another folder, with nothing but the two files; a word changed in it, or another key, is no proof."""
+    order = here("ledger", "transfer", "alpha", "beta", "1", "--reason", "work", "--json").document["id"]
+    here("ledger", "transfer", "beta", "alpha", "2", "--reason", "secret")
+    proof = here("ledger", "proof", order[:16]).out
+    assert "secret" not in bytes.fromhex(json.loads(proof)["body"]).decode()
+    public = (paying.folder / ".p2engine/keys/ledger.pub").read_text().strip()
+    elsewhere = Project(tmp_path / "elsewhere")
+    elsewhere.write("proof.json", proof)
+    told = elsewhere.run("ledger", "verify", "--proof", "proof.json", "--key", public)
+    assert (told.status, told.out.splitlines()[0][:45]) == (
+        0,
+        f"proved: alpha → beta 1.0 CREDIT, transfer {order}"[:45],
+    )
+    assert not (elsewhere.folder / ".p2engine/ledger.db").exists()
+    changed = json.loads(proof)
+    changed["body"] = changed["body"].replace(b"work".hex(), b"walk".hex())
+    elsewhere.write("changed.json", json.dumps(changed))
+    ran = elsewhere.run("ledger", "verify", "--proof", "changed.json", "--key", public, "--json")
+    assert (ran.status, ran.document["proved"]) == (1, False)
+    assert elsewhere.run("ledger", "verify", "--proof", "proof.json", "--key", "0" * 64).status == 1
+
+
+def test_a_payment_is_explained_at_once(paying: Project, here: Run) -> None:
+    """By the id that the ledger gave it, whole or its beginning: paid by a call, made for a message of the user."""
+    here("ledger", "init")
+    here("chat", "with", "alpha", "-m", "transfer 5 to beta for lunch")
+    by_agent = here("ledger", "history", "beta", "--limit", "1", "--json").document[0]["id"]
+    by_operator = here("ledger", "transfer", "alpha", "beta", "1", "--json").document["id"]
+    steps = here("artifact", "why", by_agent, "--json").document
+    assert [step["kind"] for step in steps] == ["ledger.transfer", "state.tool_call", "state.user_message"]
+    assert steps[0]["ref"].startswith(f"{by_agent}@")
+    assert steps[-1]["summary"] == "transfer 5 to beta for lunch"
+    assert here("artifact", "why", by_agent[:6] + by_agent[12:], "--json").document == steps
+    (alone,) = here("artifact", "why", by_operator[:18], "--json").document
+    assert (alone["kind"], alone["cause"]) == ("ledger.transfer", "operator")
+
+
+def test_real_spend_is_in_the_metrics(paying: Project, here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a model cost is paid by its agent to its provider, in dollars, beside the money of the agents."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-key")
+    with OpenAIServer(echo) as server:
+        paying.configure(llm={"api_base": server.base_url, "models": {"default_model": "openai/gpt-4o"}})
+        said = here("chat", "with", "alpha", "--json", "-m", "one", "-m", "two").rows
+    here("ledger", "transfer", "alpha", "beta", "12.5")
+    here("ledger", "transfer", "alpha", "beta", "900")
+    seen = here("ledger", "metrics", "--json").document
+    cost = Decimal(str(sum(Decimal(str(row["cost_usd"])) for row in said)))
+    assert cost > 0
+    assert Decimal(seen["spend"]["total"]) == round(cost, 10)
+    assert seen["spend"]["agents"] == [{"agent": "alpha", "amount": seen["spend"]["total"], "calls": 2}]
+    assert seen["spend"]["providers"] == [{"provider": "openai", "amount": seen["spend"]["total"], "calls": 2}]
+    (credit,) = seen["instruments"]
+    assert credit == {
+        "instrument": "CREDIT",
+        "wallets": 3,
+        "supply": "1200.5",
+        "held": "0.0",
+        "transfers": 1,
+        "transferred": "12.5",
+    }
+    assert seen["refusals"] == 1
+    order = here("ledger", "audit", "--type", "transfer", "--json").document[0]["id"]
+    assert here("artifact", "why", order, "--json").document[0]["kind"] == "model.reply"
+    assert "models cost: " in here("ledger", "metrics").out
+
+
+def test_the_ledger_is_exported_whole(paying: Project, here: Run) -> None:
+    """Every record a line; a cell that a spreadsheet would work out is one no more."""
+    here("ledger", "transfer", "alpha", "beta", "1", "--reason", "=SUM(A1)")
+    lines = here("ledger", "export").rows
+    assert [line["seq"] for line in lines] == [1, 2, 3, 4]
+    assert (lines[3]["reason"], lines[3]["left"], lines[3]["book"]) == ("=SUM(A1)", "99.0", "main")
+    assert here("ledger", "export", "out.csv", "--format", "csv").out == "wrote 4 records to out.csv\n"
+    rows = list(csv.DictReader((paying.folder / "out.csv").read_text().splitlines()))
+    assert (rows[3]["reason"], rows[0]["left"], len(rows)) == ("'=SUM(A1)", "-100.0", 4)
+    assert here("ledger", "export", "out.csv").status == 2
+    assert here("ledger", "export", "out.csv", "--force").status == 0
+
+
+def test_debug_tells_how_the_ledger_is(paying: Project, here: Run) -> None:
+    """Before there is one, with one, and with one that cannot be used: then it exits with 1 and says why."""
+    fresh = here("ledger", "debug", "--json").document
+    assert (fresh["enabled"], fresh["records"], fresh["problem"]) == (True, 0, None)
+    assert not (paying.folder / ".p2engine/ledger.db").exists()
+    here("ledger", "init")
+    there = here("ledger", "debug", "--json").document
+    assert (there["driver"], there["records"], there["books"]) == ("embedded", 3, ["main"])
+    assert there["public_key"] == (paying.folder / ".p2engine/keys/ledger.pub").read_text().strip()
+    assert there["checkpoint"]["records"] == 3
+    (paying.folder / ".p2engine/ledger.db").write_bytes(b"no database at all")
+    broken = here("ledger", "debug", "--json")
+    assert broken.status == 1
+    assert "ledger.db" in broken.document["problem"]
+
+
+def test_a_wallet_is_shown_with_its_agent(paying: Project, here: Run) -> None:
+    """What it has, or what it would be opened with; an agent that is to have none has none."""
+    assert here("agent", "show", "rich", "--json").document["wallet"] == {"initial": "1000.5", "balance": None}
+    assert not (paying.folder / ".p2engine/ledger.db").exists()
+    here("ledger", "transfer", "rich", "beta", "0.5")
+    assert here("agent", "show", "rich", "--json").document["wallet"] == {"initial": "1000.5", "balance": "1000.0"}
+    assert here("agent", "show", "poor", "--json").document["wallet"] is None
+    assert "1000.0 CREDIT" in here("agent", "show", "rich").out
+
+
+def test_two_terminals_pay_each_other(paying: Project, here: Run) -> None:
+    """Opposite transfers at the same time: all are made, and no money comes or goes."""
+    here("ledger", "init")
+    lines = {
+        "alpha": "".join("ledger transfer alpha rich 1.1\n" for _ in range(25)),
+        "rich": "".join("ledger transfer rich alpha 0.7\n" for _ in range(25)),
+    }
+    terminals = [paying.process("shell") for _ in lines]
+    with ThreadPoolExecutor() as pool:
+        ends = pool.map(
+            lambda pair: pair[0].communicate(pair[1], timeout=60), zip(terminals, lines.values(), strict=True)
+        )
+    assert [err for _, err in ends if "not paid" in err] == []
+    assert [terminal.returncode for terminal in terminals] == [0, 0]
+    balances = {row["agent"]: row["balance"] for row in here("ledger", "overview", "--json").document}
+    assert balances == {"alpha": "90.0", "beta": "100.0", "rich": "1010.5"}
+    assert here("ledger", "verify").status == 0
+    assert len([line for line in here("ledger", "export").rows if line["type"] == "transfer"]) == 50

@@ -220,7 +220,7 @@ def test_commands_inside_a_chat(project: Project) -> None:
 def test_agents_are_in_columns(project: Project) -> None:
     """On a terminal of 80 columns no line of the list is longer than that, and names and places stay whole."""
     (project.folder / "config/agents.yml").unlink()
-    terminal = project.terminal("agent", "list", "--no-color")
+    terminal = project.terminal("agent", "list", "--no-color", env={"LEDGER_ENABLED": "false"})
     terminal.setwinsize(40, 80)
     shown = ended(terminal, project, 0).replace("\r", "").splitlines()
 

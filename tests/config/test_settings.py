@@ -183,7 +183,6 @@ BAD_CONFIGS: dict[str, str] = {
         "config/config.json:2: redis.password: is no setting of a file: put REDIS_PASSWORD into .env or the environment"
     ),
     '{"ledger": {"driver": "canton"}}': "not available in this version: ledger.driver: canton",
-    '{"budget": {"rollout_usd": 5}}': "not available in this version: budget.rollout_usd",
     "": "config/config.json: is empty",
     "{": "config/config.json:1: not JSON: expecting property name enclosed in double quotes",
 }

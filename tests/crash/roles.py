@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
-import p2engine.wiring
+import p2engine.wiring.engine
 from p2engine import worker
 from p2engine.errors import P2EngineError
 from p2engine.settings import Settings
@@ -162,7 +162,7 @@ def _hurry(timing: Timing, reach: Callable[[str], None]) -> None:
         return store
 
     RedisStore.open = opened  # type: ignore[method-assign, assignment]
-    p2engine.wiring.SWEEP_PERIOD_SHARED_S = timing.sweep_s  # type: ignore[attr-defined]
+    p2engine.wiring.engine.SWEEP_PERIOD_SHARED_S = timing.sweep_s  # type: ignore[attr-defined]
 
 
 def settings_of(orders: Orders) -> Settings:
@@ -193,10 +193,11 @@ class _Worker(worker.Worker):
             self._teller.tell(owner=engine.world.owner)
             yield engine
 
-    def _do(self, job: Any) -> None:
+    def _do(self, job: Any) -> Any:
         self._teller.reach("when a message came")
-        super()._do(job)
-        self._teller.reach("before a message is done")
+        doing = super()._do(job)
+        doing.add_done_callback(lambda _: self._teller.reach("before a message is done"))
+        return doing
 
 
 async def _sweep(orders: Orders, teller: Teller) -> None:

@@ -50,7 +50,6 @@ async def test_failure_06_a_worker_is_killed_inside_a_tool(theatre: Theatre) -> 
         assert [kind for kind, _ in traces(project.home)] == ["pay"]
 
 
-@pytest.mark.xfail(strict=True, reason="a lost body is not noticed where no row was lost with it")
 async def test_what_a_tool_saved_outlasts_a_fail_over_to_the_past(theatre: Theatre) -> None:
     """A body that only the lost server had is kept again, with the result that names it."""
     with ValkeyServer() as server, ValkeyServer() as replica:

@@ -23,7 +23,8 @@ from p2engine.dispatch.celery import (
     celery_app,
     queues_of,
 )
-from p2engine.domain.effects import AnyEffect, CallAgent, CallTool, Cancel, kind_of
+from p2engine.domain.effects import AnyEffect, CallAgent, CallTool, Cancel, Judge, kind_of
+from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId, EffectId, StackRef
 from p2engine.domain.records import Perform, Wake
 from p2engine.domain.states import Caller
@@ -65,13 +66,16 @@ def told(message: dict[str, Any]) -> tuple[str, list[str]]:
         ("cancel", "ticks"),
         ("ask", "ticks"),
         ("", "ticks"),
+        ("judge.gpt4_judge", "evals"),
+        ("judge.", "evals"),
         ("call_tool.lookup", "ticks"),
         ("call_tool.blocks", "tools"),
         ("call_tool.render", "gpu"),
     ],
 )
 def test_where_a_job_goes(kind: str, queue: str) -> None:
-    """What waits goes to ticks; a tool that blocks, or is not known here, to tools; a pinned one to its queue."""
+    """What waits goes to ticks; verdicts to evals; a tool that blocks, or is not known here, to tools, or where it is
+    pinned."""
     assert ROUTES.queue_of(kind) == queue
 
 
@@ -82,8 +86,9 @@ def test_kinds_are_those_of_effects() -> None:
         CallTool(id=EffectId("a:0.0"), call_id="c", tool="blocks"),
         CallAgent(id=EffectId("a:0.1"), call_id="d", agent=AgentId("b"), message="m", caller=caller),
         Cancel(id=EffectId("a:0.2"), child=StackRef("b")),
+        Judge(id=EffectId("a:0.3"), evaluation=Evaluation(evaluator="gpt4_judge")),
     ]
-    assert [ROUTES.queue_of(kind_of(effect)) for effect in effects] == ["tools", "ticks", "ticks"]
+    assert [ROUTES.queue_of(kind_of(effect)) for effect in effects] == ["tools", "ticks", "ticks", "evals"]
 
 
 async def test_a_message_holds_ids_only(server: ValkeyServer) -> None:

@@ -182,16 +182,49 @@ async def test_the_sweeper_alone_feeds_the_sinks(place: Workplace, server: Valke
     assert sum('"state.finished"' in line for line in events) == 1
 
 
+def test_a_client_without_a_broker_is_told_in_one_line(place: Workplace) -> None:
+    """Nobody there: what, and the mend."""
+    port = free_port()
+    away = refusal(place, "chat with agent_alpha -m hello", {"REDIS_PORT": str(port)})
+    assert f"redis://127.0.0.1:{port}/0 cannot be reached" in away
+
+
 @pytest.mark.parametrize("command", ["worker", "sweeper", "chat with agent_alpha -m hello"])
 def test_a_broker_that_cannot_be_used_is_one_line(place: Workplace, command: str) -> None:
-    """Nobody there, or a wrong password: what, and the mend; no password is shown, and nothing is left running."""
-    port = free_port()
-    away = refusal(place, command, {"REDIS_PORT": str(port)})
-    assert f"redis://127.0.0.1:{port}/0 cannot be reached" in away
+    """A wrong password: what, and the mend; no password is shown, and nothing is left running."""
     with ValkeyServer("--save", "", "--requirepass", "right") as locked:
         wrong = refusal(place, command, {"REDIS_PORT": str(locked.port), "REDIS_PASSWORD": "wrong-password"})
     assert "refuses the password" in wrong
     assert "wrong-password" not in wrong
+
+
+@pytest.mark.parametrize("store", ["sqlite", "redis"])
+@pytest.mark.parametrize("command", ["worker", "sweeper"])
+def test_failure_35_who_serves_waits_for_a_server_that_is_away(place: Workplace, command: str, store: str) -> None:
+    """It says what it waits for, in its log and to who asks whether it is ready, and goes on when that answers."""
+    port, health = free_port(), free_port()
+    away = {"REDIS_PORT": str(port), "P2ENGINE_STORE": store}
+    process = place.start(command, "--health", str(health), env=away).until("waits: ")
+    said = f"redis://127.0.0.1:{port}/0 cannot be reached"
+    assert sum(said in line for line in process.said) == 1
+    assert get(health, "livez")[0] == 200
+    status, why = get(health, "readyz")
+    assert status == 503
+    assert said in why
+    with ValkeyServer() as server:
+        server.stop()
+        server.start(port)
+        process.until(READY)
+        assert get(health, "readyz")[0] == 200
+        process.signal(TERM)
+        assert process.wait() == 143
+
+
+def test_who_waits_for_a_server_may_be_asked_to_end(place: Workplace) -> None:
+    """At once."""
+    process = place.start("worker", env={"REDIS_PORT": str(free_port())}).until("waits: ")
+    process.signal(TERM)
+    assert process.wait() in (143, -TERM)
 
 
 def refusal(place: Workplace, command: str, env: dict[str, str]) -> str:

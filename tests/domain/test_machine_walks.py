@@ -21,6 +21,7 @@ from p2engine.domain.decisions import (
     ToolOutcome,
     UseTool,
 )
+from p2engine.domain.draft import Draft, Step
 from p2engine.domain.effects import AnyEffect, CallAgent, CallTool, Cancel, Return, Think
 from p2engine.domain.ids import AgentId
 from p2engine.domain.machine import Outcome
@@ -224,16 +225,16 @@ def test_every_safe_cut_can_be_gone_on_from(tape: Tape) -> None:
         assert texts[-1] == "go on"
 
 
-def again(before: Stack, step: machine.Step, at: float) -> machine.Step:
+def again(before: Stack, step: Step, at: float) -> Step:
     """The same step from its recorded outcomes alone."""
-    move = machine._Move(before, at)
-    move.usage = step.usage
+    draft = Draft(before, at)
+    draft.usage = step.usage
     back = step.states[: step.outcomes]
     for state in back:
         if isinstance(state, Finished):
-            return move.finish(state.reason, state.detail, is_outcome=True)
-        move.push(state)
-    return move.step() if back and all(isinstance(state, Override) for state in back) else move.advance()
+            return draft.finish(state.reason, state.detail, is_outcome=True)
+        draft.push(state)
+    return draft.step() if back and all(isinstance(state, Override) for state in back) else draft.advance()
 
 
 @given(TAPE)

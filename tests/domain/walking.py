@@ -10,9 +10,10 @@ import msgspec
 
 from p2engine.domain import machine
 from p2engine.domain.decisions import Decision, Move
+from p2engine.domain.draft import Step
 from p2engine.domain.effects import AnyEffect, CallAgent, CallTool, Cancel, Return, Think
 from p2engine.domain.ids import AgentId, EffectId, StackRef, child_ref, effect_id, wait_key
-from p2engine.domain.machine import Outcome, Step
+from p2engine.domain.machine import Outcome
 from p2engine.domain.records import Commit, Placed
 from p2engine.domain.setup import Setup, ToolGrant
 from p2engine.domain.stack import Stack

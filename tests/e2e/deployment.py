@@ -24,13 +24,24 @@ AGENTS = """\
 agents:
   - id: agent_alpha
     llm_model: openai/gpt-4o
-    tools: [get_weather, delegate]
+    tools: [get_weather, delegate, check_balance, transfer_funds, transaction_history, reward_agent]
   - id: agent_helper
     llm_model: openai/gpt-4o
     tools: [get_weather]
+  - id: agent_beta
+    llm_model: openai/gpt-4o
+    tools: [check_balance, transfer_funds, transaction_history]
+  - id: treasurer
+    llm_model: openai/gpt-4o
+    tools: [check_balance, transfer_funds, transaction_history]
+    wallet: {initial: 1000}
+  - id: child
+    llm_model: openai/gpt-4o
+    tools: [check_balance]
   - id: talker
     llm_model: local/model
-    tools: [add, whereabouts, once]
+    tools: [add, whereabouts, once, transfer_funds]
+    wallet: {initial: 1000}
   - id: keeper
     type: rule
     tools: [save_artifact, read_artifact]
@@ -123,7 +134,7 @@ class Deployment:
         self._served = OpenAIServer(self.model)
         self._redis: ValkeyServer | None = None
         self._beside: list[Beside] = []
-        self.environment: dict[str, str] = {}
+        self.environment: dict[str, str] = {"LEDGER_ENABLED": "true"}
 
     @property
     def is_distributed(self) -> bool:
@@ -143,7 +154,7 @@ class Deployment:
         if not self.is_distributed:
             return
         self._redis = ValkeyServer().start()
-        self.environment = {
+        self.environment |= {
             "P2ENGINE_STORE": "redis",
             "P2ENGINE_DISPATCH": "celery",
             "REDIS_HOST": "127.0.0.1",
@@ -164,6 +175,10 @@ class Deployment:
             self._served.__exit__(None, None, None)
             if self._redis is not None:
                 self._redis.remove()
+
+    def prompts(self) -> list[str]:
+        """The last message of every request that the model server has had."""
+        return [str(each.body["messages"][-1].get("content") or "") for each in tuple(self._served.requests)]
 
     def cli(self, *arguments: str, input: str = "") -> Ran:  # noqa: A002
         """Run a command line to its end, as a process."""

@@ -27,7 +27,7 @@ class Gate:
 class Model:
     """`hold NAME` waits at the gate of that name; `call TOOL {…}` calls it; `story` begins and is slow to go on.
 
-    Everything else is repeated.
+    Everything else is repeated. As a judge it gives what was said the score that stands in it: `worth 0.7`.
     """
 
     def __init__(self) -> None:
@@ -47,6 +47,9 @@ class Model:
     async def __call__(self, body: dict[str, Any]) -> Answer:
         last = body["messages"][-1]
         text = str(last.get("content") or "")
+        if "You are a judge" in str(body["messages"][0].get("content")):
+            worth = re.search(r"worth (\d\.\d+)", text)
+            return json.dumps({"score": float(worth[1]) if worth else None, "comment": "by its own word"})
         if last["role"] == "tool":
             return f"It says {json.loads(text) if text.startswith('{') else text}"
         if held := re.match(r"hold (\S+)", text):

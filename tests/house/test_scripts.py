@@ -92,6 +92,9 @@ class Clone:
             check=True,
         )
         (self.root / ".venv" / f"p2engine-{group}.stamp").write_text(told.stdout)
+        keys = self.root / ".p2engine" / "keys"
+        keys.mkdir(parents=True)
+        (keys / "ledger.head").touch()  # there is a ledger, and its wallets are open
 
 
 @pytest.fixture
@@ -149,6 +152,43 @@ def test_no_arguments_mean_the_shell(clone: Clone) -> None:
     assert clone.calls() == ["p2engine shell"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "opens"),
+    [
+        ([], "p2engine ledger init --quiet"),
+        (["chat", "with", "a"], "p2engine ledger init --quiet"),
+        (["--json", "chat", "with", "a"], "p2engine ledger init --quiet"),
+        (["--home", "a place", "--project=x", "shell"], "p2engine --home a place --project=x ledger init --quiet"),
+        (["doctor"], None),
+        (["--home", "shell", "doctor"], None),
+    ],
+)
+def test_wallets_are_open_before_somebody_talks(clone: Clone, typed: list[str], opens: str | None) -> None:
+    """Where there is no ledger yet, and for a place that was named; what it says and how it ends is nobody's to see."""
+    clone.install()
+    (clone.root / ".p2engine" / "keys" / "ledger.head").unlink()
+    done = clone.run("scripts/run_project.sh", *typed)
+    command = f"p2engine {' '.join(typed or ['shell'])}"
+    assert clone.calls() == ([opens, command] if opens else [command])
+    assert (done.returncode, done.stderr) == (7, "words on stderr\n")
+
+
+def test_wallets_are_opened_again_for_new_agents_only(clone: Clone) -> None:
+    """An agents.yml that is newer than the ledger may name some; without a ledger nobody is asked."""
+    clone.install()
+    (clone.root / "config").mkdir()
+    agents = clone.root / "config" / "agents.yml"
+    agents.touch()
+    os.utime(agents, (1, 1))
+    clone.run("scripts/run_project.sh")
+    assert clone.calls() == ["p2engine shell"]
+    os.utime(agents)
+    os.utime(clone.root / ".p2engine" / "keys" / "ledger.head", (1, 1))
+    clone.run("scripts/run_project.sh", LEDGER_ENABLED="false")
+    clone.run("scripts/run_project.sh")
+    assert clone.calls()[1:] == ["p2engine shell", "p2engine ledger init --quiet", "p2engine shell"]
+
+
 def test_a_later_run_needs_only_plain_tools(clone: Clone, bare_path: str) -> None:
     """Without any Python on PATH, and with nothing but POSIX tools and bash, an installed project runs."""
     clone.install()
@@ -200,7 +240,7 @@ def test_a_word_of_the_command_is_not_the_scripts(clone: Clone, typed: list[str]
     """Behind the command, or as the value of an option, it is passed on as it stands."""
     clone.install()
     clone.run("scripts/run_project.sh", *typed)
-    assert clone.calls() == [f"p2engine {' '.join(typed)}"]
+    assert clone.calls()[-1] == f"p2engine {' '.join(typed)}"
 
 
 def test_distributed_installs_what_it_needs_besides(clone: Clone) -> None:

@@ -26,6 +26,8 @@ LONG_MODULES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 # file:function -> reason. The function is written as Class.method.
 BROAD_EXCEPTS: dict[str, str] = {
+    "src/p2engine/evals/running.py:_Sampling._sample": "effect boundary: what an evaluator raises is a verdict",
+    "src/p2engine/rollouts/trial.py:play": "a fault in one trial is a row of the table; the others go on",
     "src/p2engine/worker.py:Node._live": "carries what opening raised to the thread that waits for it",
     "src/p2engine/plugins.py:_load": "somebody else's module while it loads: named, and the others load",
     "src/p2engine/runtime/perform.py:_think": "effect boundary: a plugin agent's fault ends its turn, not the engine",
@@ -78,7 +80,7 @@ DRIVERS = (
     "src/p2engine/sinks/",
     "src/p2engine/stores/",
     "src/p2engine/testing/",
-    "src/p2engine/wiring.py",
+    "src/p2engine/wiring/",
 )
 
 VAGUE_NAMES = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}

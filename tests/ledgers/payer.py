@@ -6,7 +6,8 @@ from pathlib import Path
 from random import Random
 
 from p2engine.domain.money import AccountName, Amount, Transfer
-from p2engine.ledgers.embedded import EmbeddedLedger
+from p2engine.ledgers.door import LedgerDoor
+from p2engine.stores.redis_server import RedisAddress, RedisServer
 
 NAMES = [AccountName(f"agent_{number}") for number in range(8)]
 
@@ -22,8 +23,8 @@ def orders(seed: int, count: int) -> list[Transfer]:
     return made
 
 
-async def main(place: Path, seed: int, count: int) -> None:
-    ledger = await EmbeddedLedger.open(place / "ledger.db", place / "keys")
+async def main(place: Path | RedisServer, keys: Path, seed: int, count: int) -> None:
+    ledger = await LedgerDoor(place, keys)()
 
     async def pay(order: Transfer) -> None:
         (receipt,) = await ledger.transfer(order)
@@ -35,5 +36,18 @@ async def main(place: Path, seed: int, count: int) -> None:
     await ledger.aclose()
 
 
+async def _begin(where: str, keys: str, seed: str, count: str) -> None:
+    """where: the ledger's file, or the port and the prefix of a Redis on loopback."""
+    if "/" in where:
+        await main(Path(where), Path(keys), int(seed), int(count))
+        return
+    port, prefix = where.split(":")
+    server = await RedisServer.open(
+        RedisAddress(host="127.0.0.1", port=int(port), prefix=prefix), durability="warn", wait_s=10
+    )
+    await main(server, Path(keys), int(seed), int(count))
+    await server.aclose()
+
+
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(_begin(*sys.argv[1:]))

@@ -24,6 +24,12 @@ class _Embedded(LedgerContract):
         await ledger.aclose()
         assert audit.findings == ()
 
+    @pytest.fixture
+    async def second(self, ledger: EmbeddedLedger, tmp_path: Path, clock: ClockByHand) -> AsyncIterator[EmbeddedLedger]:
+        second = await EmbeddedLedger.open(tmp_path / "ledger.db", tmp_path / "keys", now=clock)
+        yield second
+        await second.aclose()
+
 
 class TestQuickDisk(_Embedded):
     """Whatever a test of the contract did, the ledger verifies after it."""

@@ -1,6 +1,7 @@
 """Agents pay from their own wallets, once for each call, within the caps of every turn that they work for."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 from p2engine.domain.decisions import Delegate, Move, Say, ToolOutcome, UseTool
 from p2engine.domain.ids import AgentId
-from p2engine.domain.money import AccountName, Amount, Caps, Opening, RecordQuery
+from p2engine.domain.money import AccountName, Amount, Caps, Opening, Receipt, RecordQuery, Transfer
 from p2engine.ledgers.embedded import EmbeddedLedger
 from p2engine.ports import AgentView, ToolContext
 from p2engine.runtime.engine import Engine
+from p2engine.tools.function import FunctionTool, function_tool
 from p2engine.tools.payments import payment_tools
 from p2engine.tools.registry import Registry
 from p2engine.tools.running import Runner
@@ -193,3 +195,90 @@ async def test_failure_22_a_balance_after_a_transfer_is_the_new_one(stage: Stage
     results = [msgspec.json.decode(event.body["content"]) for event in await stage.events("state.tool_result")]
     assert [result.get("balance") for result in results] == ["100.0", "90.0", "90.0", None]
     assert [line["reason"] for line in results[3]["transactions"]] == ["", "reward"]
+
+
+class Mute:
+    """A ledger that does as it is told, and to some orders never answers: then the attempt's time is over."""
+
+    def __init__(self, ledger: EmbeddedLedger, *silent: int) -> None:
+        self._ledger = ledger
+        self._silent = silent
+        self._limit: asyncio.Timeout | None = None
+        self.orders: list[str] = []
+
+    def limit(self, _seconds: float) -> asyncio.Timeout:
+        """What bounds an attempt, in place of `asyncio.timeout`: it expires when there is no answer, and only then."""
+        self._limit = asyncio.timeout(None)
+        return self._limit
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def transfer(self, *transfers: Transfer) -> Sequence[Receipt]:
+        self.orders += [transfer.id for transfer in transfers]
+        receipts = await self._ledger.transfer(*transfers)
+        if len(self.orders) in self._silent:
+            assert self._limit is not None
+            self._limit.reschedule(asyncio.get_running_loop().time())
+            await asyncio.Event().wait()
+        return receipts
+
+
+def _muted(stage: Stage, mute: Mute, tools: Sequence[FunctionTool[..., Any]], *moves: Move) -> Engine:
+    engine = stage.engine({"boss": _pays(*moves)}, repeats={tool.tool.spec.name: "idempotent" for tool in tools})
+
+    async def at_once(_seconds: float) -> None: ...
+
+    registry = Registry(tools, withheld={})
+    engine.world.tools = Runner(registry, now=stage.clock.now, sleep=at_once, limit=mute.limit)
+
+    async def door() -> Any:
+        return mute
+
+    engine.world.ledger = door
+    return engine
+
+
+PAY = UseTool("transfer_funds", {"to_agent": "worker", "amount": 5})
+
+
+async def test_a_payment_without_an_answer_is_asked_for_again_and_made_once(
+    stage: Stage, ledger: EmbeddedLedger
+) -> None:
+    """The time of the attempt is over, the ledger had paid: the next attempt gives the same order, and is told so."""
+    mute = Mute(ledger, 1)
+    engine = _muted(stage, mute, payment_tools(), PAY)
+    await (await engine.conversation("pay", agent=AgentId("boss"))).say("pay")
+    (event,) = await stage.events("state.tool_result")
+    assert event.body["status"] == "ok"
+    assert len(mute.orders) == 2
+    assert len(set(mute.orders)) == 1
+    assert await _balance(ledger, "boss") == "95.0"
+
+
+async def test_a_payment_that_is_never_answered_has_an_unknown_outcome(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """The model is not told that it failed, for it may not have: it was made, once."""
+    engine = _muted(stage, Mute(ledger, 1, 2, 3), payment_tools(), PAY)
+    await (await engine.conversation("pay", agent=AgentId("boss"))).say("pay")
+    (event,) = await stage.events("state.tool_result")
+    assert event.body["status"] == "timeout"
+    assert "outcome unknown" in event.body["content"]
+    assert await _balance(ledger, "boss") == "95.0"
+
+
+async def test_another_attempt_of_several_payments_pays_each_once(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """A tool that pays two, and is repeated after the second of them gave no answer, has paid each of them once."""
+
+    @function_tool(idempotent=True, retries=1)
+    async def pay_both(ctx: ToolContext) -> str:
+        assert ctx.wallet is not None
+        for payee, units in (("worker", 5), ("treasurer", 7)):
+            await ctx.wallet.pay(payee, Amount.parse(units))
+        return "both"
+
+    mute = Mute(ledger, 2)
+    engine = _muted(stage, mute, [pay_both], UseTool("pay_both", {}))
+    await (await engine.conversation("pay", agent=AgentId("boss"))).say("pay")
+    assert (mute.orders[0:2], len(mute.orders)) == (mute.orders[2:4], 4)
+    balances = [await _balance(ledger, name) for name in ("boss", "worker", "treasurer")]
+    assert balances == ["88.0", "105.0", "107.0"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from p2engine.domain import machine
+from p2engine.domain.draft import Draft
 from p2engine.domain.effects import Return
 from p2engine.runtime import perform
 from p2engine.stores.sqlite import SqliteStore
@@ -71,13 +71,13 @@ def _break_claims(patch: pytest.MonkeyPatch) -> None:
 
 
 def _break_returns(patch: pytest.MonkeyPatch) -> None:
-    real = machine._Move.step
+    real = Draft.step
 
     def step(self: Any) -> Any:
         self.effects = [effect for effect in self.effects if not isinstance(effect, Return)]
         return real(self)
 
-    patch.setattr(machine._Move, "step", step)
+    patch.setattr(Draft, "step", step)
 
 
 def _break_sweep(patch: pytest.MonkeyPatch) -> None:

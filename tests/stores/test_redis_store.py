@@ -2,8 +2,7 @@
 
 import asyncio
 import shutil
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from p2engine.domain.ids import EffectId
 from p2engine.domain.records import Batch, Cursor, Perform, Query
 from p2engine.errors import HeadMoved, NewerFormat, Pruned, Rewound, StoreError
 from p2engine.stores.redis import RedisStore
-from p2engine.stores.redis_server import RedisAddress, RedisServer
 from p2engine.testing.histories import (
     NOBODY,
     answering,
@@ -30,8 +28,7 @@ from p2engine.testing.histories import (
     thought,
 )
 from tests.servers import ValkeyServer
-
-Open = Callable[..., Any]
+from tests.stores.conftest import Open
 
 
 @pytest.fixture(scope="module", params=[None, pytest.param("redis-server", marks=pytest.mark.redis)])
@@ -39,40 +36,6 @@ def shared(request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
     """The server that all tests use, and Redis proper."""
     with ValkeyServer("--save", "", "--appendonly", "no", program=request.param) as server:
         yield server
-
-
-@pytest.fixture
-def own() -> Iterator[ValkeyServer]:
-    """A server that a test may stop and damage."""
-    server = ValkeyServer().start()
-    yield server
-    server.remove()
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"t{uuid.uuid4().hex[:8]}"
-
-
-@pytest.fixture
-async def opened(prefix: str) -> AsyncIterator[Open]:
-    """Opens stores as processes would, under one prefix."""
-    stores: list[RedisStore] = []
-    servers: list[RedisServer] = []
-
-    async def open_store(valkey: ValkeyServer, **options: Any) -> RedisStore:
-        address = RedisAddress(host="127.0.0.1", port=valkey.port, prefix=prefix)
-        server = await RedisServer.open(address, durability="warn")
-        servers.append(server)
-        store = await RedisStore.open(server, **options)
-        stores.append(store)
-        return store
-
-    yield open_store
-    for store in stores:
-        await store.aclose()
-    for server in servers:
-        await server.aclose()
 
 
 def losing_an_answer(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
+import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from p2engine.agents.patterns import compile_pattern
 from p2engine.agents.templates import template
 from p2engine.documents import Named, faults, subject
+from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.money import Amount
 from p2engine.domain.setup import Budget, RenderPolicy
 from p2engine.errors import UsageError
@@ -194,6 +196,13 @@ class AgentsFile(Entry):
     agents: Annotated[list[Any], Field(min_length=1), Named("a list of agents")]
 
 
+def _evaluation(value: object) -> object:
+    try:
+        return msgspec.convert(value, Evaluation)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"expected an evaluation: {error}") from None
+
+
 class Changes(BaseModel):
     """A runtime override of an agent's configuration. Texts from a command line are read as what they stand for."""
 
@@ -206,6 +215,10 @@ class Changes(BaseModel):
     top_p: TopP | None = None
     max_tokens: Count | None = None
     render_policy: Render | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    budget: BudgetEntry | None = None
+    book: Name | None = None
+    evaluations: list[Annotated[Evaluation, BeforeValidator(_evaluation)]] | None = None
 
     @classmethod
     def read(cls, changes: Mapping[str, Any]) -> Self:

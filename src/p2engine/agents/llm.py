@@ -34,6 +34,7 @@ def request_for(view: AgentView) -> ModelRequest:
         tools=view.tools,
         temperature=setup.temperature,
         top_p=setup.top_p,
+        seed=setup.seed,
         max_tokens=_least(setup.max_tokens, view.max_tokens),
         key=view.effect,
         agent=view.agent,

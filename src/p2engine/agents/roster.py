@@ -264,14 +264,17 @@ class FileRoster:
         names = entry.tools if changes.tools is None else changes.tools
         delegates = self._listing.delegates(agent) if is_listed and DELEGATE in names else ()
         specs, withheld = self._granted(names, delegates)
+        budget = entry.budget.over(self._defaults.budget)
         setup = Setup(
             agent=agent,
             type=entry.type,
-            tools=tuple(ToolGrant(spec.name, spec.repeat, spec.requires_approval, spec.dedup_ttl_s) for spec in specs),
+            tools=tuple(map(_grant, specs)),
             delegates=delegates,
-            budget=entry.budget.over(self._defaults.budget),
+            budget=budget if changes.budget is None else changes.budget.over(budget),
             dedup=self._defaults.dedup,
             conversation_usd=self._defaults.conversation_usd,
+            book=changes.book or "",
+            evaluations=tuple(changes.evaluations or ()),
         )
         if not isinstance(entry, ModelEntry):
             return _Resolved(setup, "", specs, withheld)
@@ -311,6 +314,7 @@ class FileRoster:
             "temperature": entry.temperature if changes.temperature is None else changes.temperature,
             "top_p": entry.top_p if changes.top_p is None else changes.top_p,
             "max_tokens": changes.max_tokens or entry.max_tokens,
+            "seed": changes.seed,
             "persona": changes.behavior or entry.behavior_template or "",
             "render": changes.render_policy or entry.render_policy,
         }
@@ -351,6 +355,10 @@ class FileRoster:
         if listed is None or not isinstance(listed.entry, RuleAgentEntry):
             raise UsageError(f"agent {setup.agent!r} has no rules any more")
         return RuleAgent(listed.entry)
+
+
+def _grant(spec: ToolSpec) -> ToolGrant:
+    return ToolGrant(spec.name, spec.repeat, spec.requires_approval, spec.dedup_ttl_s, spec.milestone)
 
 
 def _canonical(changes: Mapping[str, Any]) -> bytes:

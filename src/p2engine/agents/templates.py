@@ -51,14 +51,14 @@ def template(text: str) -> "Template":
         raise TemplateFault("template: is nested too deeply", 1) from None
 
 
-def fill(compiled: "Template", **values: Any) -> str:
+def fill(compiled: "Template", /, **values: Any) -> str:
     """The text with `values` filled in. Raises TemplateFault for a name that is not there, or too long a text."""
     from jinja2 import TemplateError
 
     pieces: list[str] = []
     size = 0
     try:
-        for piece in compiled.generate(**values):
+        for piece in compiled.generate(values):
             size += len(piece.encode())
             if size > CONFIG_FILE_BYTES_MAX:
                 raise TemplateFault(f"template: makes more than {CONFIG_FILE_BYTES_MAX} bytes", 1)

@@ -40,13 +40,14 @@ def show(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="AGENT", help="The agent's name in config/agents.yml.")],
 ) -> None:
-    """Show an agent: source, model, persona, tools, whom it may ask, budget."""
+    """Show an agent: source, model, persona, tools, whom it may ask, budget, wallet."""
 
     async def body(engine: "Engine", output: Output) -> None:
         from p2engine.domain.ids import AgentId
 
         engine.roster.describe(AgentId(name))
         row = _row(engine, AgentId(name))
+        row["wallet"] = wallet = await _wallet(engine, AgentId(name))
         budget = ", ".join(f"{key} {value}" for key, value in row["budget"].items() if value is not None)
         fields = {
             "agent": row["id"],
@@ -59,12 +60,38 @@ def show(
             "delegates": ", ".join(row["delegates"]) or "nobody",
             "render": row["render_policy"],
             "budget": budget or "no limits of its own",
+            "wallet": _wallet_words(wallet),
         }
         width = max(map(len, fields))
         output.document(row, "\n".join(f"{key:<{width}}  {value}" for key, value in fields.items()))
         output.next(f"p2engine chat with {name}")
 
     run_with_engine(ctx, body)
+
+
+async def _wallet(engine: "Engine", agent: "AgentId") -> dict[str, Any] | None:
+    """What it is opened with, and what it has where it is open; None where it has none. Makes no ledger."""
+    from p2engine.domain.money import AccountName
+    from p2engine.wiring.wallets import openings
+
+    if engine.world.ledger is None:
+        return None
+    account = None
+    if engine.world.has_ledger():
+        account = await (await engine.world.ledger()).account(AccountName(agent))
+    opening = next(iter(openings(engine.roster, engine.settings, agent=agent)), None)
+    if opening is None and account is None:
+        return None
+    initial = str(opening.initial) if opening is not None else None
+    return {"initial": initial, "balance": str(account.balance) if account is not None else None}
+
+
+def _wallet_words(wallet: dict[str, Any] | None) -> str:
+    if wallet is None:
+        return "none"
+    if wallet["balance"] is None:
+        return f"not open yet: {wallet['initial']} CREDIT, by p2engine ledger init"
+    return f"{wallet['balance']} CREDIT"
 
 
 def _model(row: dict[str, Any]) -> str:

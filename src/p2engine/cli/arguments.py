@@ -32,7 +32,7 @@ async def conversation_of(engine: "Engine", name: str) -> "Conversation":
     except UsageError as error:
         from p2engine.documents import nearest
 
-        known = [record.name for record in await engine.conversations()]
+        known = [record.name for record in await engine.conversations(grouped=False)]
         near = nearest(name, known)
         if near is None or near.startswith(name):  # ambiguous: all of them are named already
             raise

@@ -25,7 +25,7 @@ from p2engine.positions import Place
 from p2engine.settings import Settings
 from p2engine.stores.blobs import FileBlobs
 from p2engine.tools.registry import Registry
-from p2engine.wiring import roster_of, tools_of
+from p2engine.wiring import evaluators_of, roster_of, tools_of
 
 SHIPPED_CONFIG = SHIPPED / "config.json"
 AGENTS_FILE = "config/agents.yml"
@@ -59,6 +59,7 @@ def check(options: Options) -> Report:
     if report.settings.config is not None and not report.problems:
         report.looked_at.append(shown(report.settings.config))
     registry = _check_tools(report, report.settings, enabled=not options.no_project_code)
+    _check_evaluators(report, report.settings, enabled=not options.no_project_code)
     _check_agents(report, report.settings, registry)
     return report
 
@@ -102,6 +103,13 @@ def _check_tools(report: Report, settings: Settings, *, enabled: bool) -> Regist
     for problem in tools.problems:
         report.add(problem)
     return tools.registry
+
+
+def _check_evaluators(report: Report, settings: Settings, *, enabled: bool) -> None:
+    bench = evaluators_of(settings, project_code=enabled)
+    report.looked_at += [f"evals/{name}" for name in bench.loaded]
+    for problem in bench.problems:
+        report.add(problem)
 
 
 def _check_agents(report: Report, settings: Settings, registry: Registry) -> None:

@@ -76,7 +76,7 @@ async def _names(wanted: str, given: list[str], engine: "Engine", begun: str) ->
 
             return kinds()
         case "conversation" | "name":
-            return [record.name for record in await engine.conversations()]
+            return [record.name for record in await engine.conversations(grouped=False)]
         case "branch" if given:
             conversation = await engine.conversation(given[0])
             return [branch.name for branch in await conversation.branches()]

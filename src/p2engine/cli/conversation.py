@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2engine.cli import conversation_travel, conversation_watch
+from p2engine.cli import conversation_score, conversation_travel, conversation_watch
 from p2engine.cli.arguments import ConversationName, conversation_of
 from p2engine.cli.options import group
 from p2engine.cli.output import Output, iso, one_line
@@ -34,17 +34,21 @@ def register(app: typer.Typer) -> None:
     conversation.command("stack")(stack)
     conversation.command("branches")(branches)
     conversation_travel.register(conversation)
+    conversation_score.register(conversation)
     conversation_watch.register(conversation)
     app.add_typer(conversation, name="conversation")
 
 
-def list_all(ctx: typer.Context) -> None:
-    """List the conversations, the one that moved last first."""
+def list_all(
+    ctx: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="The trials of rollouts too.")] = False,
+) -> None:
+    """List the conversations, the one that moved last first. Trials of rollouts stand in `rollout show`."""
 
     async def body(engine: "Engine", output: Output) -> None:
         from p2engine.cli.conversation_view import dollars, when_words
 
-        rows = [await _row(engine, record) for record in await engine.conversations()]
+        rows = [await _row(engine, record) for record in await engine.conversations(grouped=everything)]
         rows.sort(key=lambda row: row["updated_at"] or "", reverse=True)
         if not rows and not output.is_json:
             output.note("no conversations yet")

@@ -13,6 +13,7 @@ import msgspec
 from p2engine.cli.output import iso, one_line
 from p2engine.domain.ids import StackRef, ref_of, wait_key
 from p2engine.domain.messages import Usage
+from p2engine.domain.money import CREDIT
 from p2engine.domain.records import Branch, Event, Placed, body_of
 from p2engine.domain.setup import Spent
 from p2engine.domain.stack import Stack
@@ -235,10 +236,21 @@ def summary_of(event: Event, width: int = 200) -> str:
             return one_line(f"{body.get('name')} with {body.get('agent')}", width)
         case "branch.forked" | "branch.rewound":
             return one_line(f"{body.get('name')} from {body.get('from')}, {body.get('at')} entries kept", width)
+        case "ledger.marked":
+            return one_line(f"the ledger up to record {body.get('seq')}", width)
+        case kind if kind.startswith("ledger."):
+            return one_line(_paid_words(body), width)
         case "branch.checked_out":
             return one_line(body.get("name"), width)
         case _:
             return one_line(json.dumps(body, ensure_ascii=False, default=str), width)
+
+
+def _paid_words(body: Mapping[str, Any]) -> str:
+    """What the ledger wrote, in a line."""
+    said = body.get("why") or body.get("reason")
+    line = f"{body.get('payer')} → {body.get('payee')} {body.get('amount')} {body.get('instrument', CREDIT)}"
+    return f"{line}: {said}" if said else line
 
 
 def usage_words(usage: Usage) -> str:

@@ -4,27 +4,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from p2engine.cli import ledger_audit
+from p2engine.cli.books import a_row, opened, run_with_ledger
 from p2engine.cli.options import group
-from p2engine.cli.output import Output, as_json, iso
-from p2engine.cli.session import run_alone, run_with_engine, settings_of
+from p2engine.cli.output import Output, iso
 from p2engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from p2engine.domain.money import Account, Checkpoint, Proof, Record, RecordQuery
-    from p2engine.ports import AuditableLedger, Ledger
-    from p2engine.wiring import Engine
+    from p2engine.cli.books import Open
+    from p2engine.domain.money import Account, RecordQuery
 
 Agent = Annotated[str, typer.Argument(metavar="AGENT", help="Whose wallet.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="The newest N.")]
+Book = Annotated[str, typer.Option("--book", metavar="BOOK", help="Of another book, such as that of a trial.")]
 
+MAIN = "main"
 TYPES = ("open", "transfer", "refusal", "hold", "release", "refund")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add the commands of this module, and those that look through the ledger."""
     ledger = group("Wallets, payments, and the audit of both.")
-    for command in (init, balance, transfer, history, overview, audit, verify, proof, checkpoint):
+    for command in (init, balance, transfer, history, overview, metrics, audit):
         ledger.command(command.__name__)(command)
+    ledger_audit.register(ledger)
     app.add_typer(ledger, name="ledger")
 
 
@@ -40,24 +43,24 @@ def init(
 ) -> None:
     """Open the wallets that are missing. One that is open is never topped up."""
 
-    async def body(engine: "Engine", output: Output) -> None:
-        opened, before = await _open_wallets(engine, balance, agent)
-        document = {"opened": opened, "already_open": before}
-        output.document(document, f"opened {len(opened)}, already open {len(before)}")
+    async def body(books: "Open", output: Output) -> None:
+        new, before = await opened(books, balance, agent)
+        document = {"opened": new, "already_open": before}
+        output.document(document, f"opened {len(new)}, already open {len(before)}")
         output.next("p2engine ledger overview")
 
-    run_with_engine(ctx, body)
+    run_with_ledger(ctx, body, opens=False)
 
 
-def balance(ctx: typer.Context, agent: Agent) -> None:
+def balance(ctx: typer.Context, agent: Agent, book: Book = MAIN) -> None:
     """Show what an agent has."""
 
-    async def body(engine: "Engine", output: Output) -> None:
-        account = await _account(await _ledger(engine), agent)
+    async def body(books: "Open", output: Output) -> None:
+        account = await _account(books, agent, book)
         document = {"agent": agent, "balance": str(account.balance), "instrument": account.balance.instrument}
         output.document(document, account.balance.shown)
 
-    run_with_engine(ctx, body)
+    run_with_ledger(ctx, body)
 
 
 def transfer(
@@ -69,20 +72,19 @@ def transfer(
 ) -> None:
     """Pay from one wallet to another, as the operator: caps of agents do not apply."""
 
-    async def body(engine: "Engine", output: Output) -> int:
+    async def body(books: "Open", output: Output) -> int:
         from p2engine.domain.money import AccountName, Amount, Transfer
 
         units = Amount.parse(amount)
-        ledger = await _ledger(engine)
         order = Transfer(
-            id=f"operator:{engine.world.ids.fact()}",
+            id=f"operator:{books.engine.world.ids.fact()}",
             payer=AccountName(payer),
             payee=AccountName(payee),
             amount=units,
             reason=reason,
             cause="operator",
         )
-        (receipt,) = await ledger.transfer(order)
+        (receipt,) = await books.ledger.transfer(order)
         document = {
             "id": receipt.id,
             "at": iso(receipt.at),
@@ -96,31 +98,37 @@ def transfer(
         }
         if receipt.is_paid:
             output.document(document, f"paid {units.shown} to {payee}; {payer} has {receipt.left} left\n{receipt.id}")
+            output.next(f"p2engine ledger history {payee}")
             return 0
+        if receipt.status == "unknown":
+            output.document(document, f"the ledger has not answered: the outcome is unknown\n{receipt.id}")
+            output.next("p2engine ledger audit")
+            return 1
         output.document(document, f"not paid: {receipt.why}")
         return 1
 
-    run_with_engine(ctx, body)
+    run_with_ledger(ctx, body)
 
 
-def history(ctx: typer.Context, agent: Agent, limit: Limit = 20) -> None:
+def history(ctx: typer.Context, agent: Agent, limit: Limit = 20, book: Book = MAIN) -> None:
     """List what an agent paid and was paid, oldest first; refusals too."""
 
-    async def body(engine: "Engine", output: Output) -> None:
-        from p2engine.domain.money import AccountName, RecordQuery
+    async def body(books: "Open", output: Output) -> None:
+        from p2engine.domain.money import AccountName, BookId, RecordQuery
 
-        ledger = await _ledger(engine)
-        await _account(ledger, agent)
-        await _records(ledger, RecordQuery(account=AccountName(agent), limit=limit), output)
+        await _account(books, agent, book)
+        await _records(books, RecordQuery(account=AccountName(agent), book=BookId(book), limit=limit), output)
 
-    run_with_engine(ctx, body)
+    run_with_ledger(ctx, body)
 
 
-def overview(ctx: typer.Context) -> None:
+def overview(ctx: typer.Context, book: Book = MAIN) -> None:
     """List all wallets: balance, received, sent."""
 
-    async def body(engine: "Engine", output: Output) -> None:
-        accounts = [one for one in await (await _ledger(engine)).accounts() if one.kind == "wallet"]
+    async def body(books: "Open", output: Output) -> None:
+        from p2engine.domain.money import BookId
+
+        accounts = [one for one in await books.ledger.accounts(book=BookId(book)) if one.kind == "wallet"]
         rows = [
             {
                 "agent": one.name,
@@ -133,8 +141,23 @@ def overview(ctx: typer.Context) -> None:
         ]
         columns = ("agent", "balance", "received", "sent", "transfers")
         output.table("", columns, [tuple(row.values()) for row in rows], rows)
+        output.next("p2engine ledger metrics")
 
-    run_with_engine(ctx, body)
+    run_with_ledger(ctx, body)
+
+
+def metrics(ctx: typer.Context, book: Book = MAIN) -> None:
+    """Show what there is in all, what was paid, and what models really cost, by agent and by provider."""
+
+    async def body(books: "Open", output: Output) -> None:
+        from p2engine.cli.ledger_metrics import metrics_of, metrics_words
+        from p2engine.domain.money import BookId
+
+        document = await metrics_of(books.ledger, BookId(book))
+        output.document(document, metrics_words(document))
+        output.next("p2engine ledger audit")
+
+    run_with_ledger(ctx, body)
 
 
 def audit(
@@ -148,138 +171,33 @@ def audit(
 ) -> None:
     """List what the ledger has written down, of all wallets and books, oldest first."""
 
-    async def body(engine: "Engine", output: Output) -> None:
+    async def body(books: "Open", output: Output) -> None:
         from p2engine.cli.moments import moment
         from p2engine.domain.money import RecordQuery
 
         if kind is not None and kind not in TYPES:
             raise UsageError(f"no type {kind!r}", hint=f"one of: {', '.join(TYPES)}")
         types = (kind,) if kind else ()
-        after = None if since is None else moment(since, engine.world.clock.now())
+        after = None if since is None else moment(since, books.engine.world.clock.now())
         query = RecordQuery(book=None, since=after, types=types, limit=limit)  # type: ignore[arg-type]
-        await _records(await _ledger(engine), query, output)
+        await _records(books, query, output)
 
-    run_with_engine(ctx, body)
-
-
-def verify(ctx: typer.Context) -> None:
-    """Look through the whole ledger: exit 1 and name the first record that is not as it was written."""
-    settings = settings_of(ctx)
-
-    async def body(output: Output) -> int:
-        from p2engine.ledgers.door import LedgerDoor
-
-        found = await LedgerDoor(settings.layout.ledger, settings.layout.keys).verify()
-        document = {
-            "sound": found.is_sound,
-            "records": found.records,
-            "accounts": found.accounts,
-            "sealed": found.sealed,
-            "findings": [{"what": one.what, "record": one.seq, "text": one.text} for one in found.findings],
-        }
-        lines = [one.text for one in found.findings]
-        if found.is_sound:
-            lines = [f"sound: {found.records} records, {found.accounts} accounts"]
-        if not found.sealed:
-            lines.append("the key is not here: seals and head were not checked")
-        output.document(document, "\n".join(lines))
-        return 0 if found.is_sound else 1
-
-    run_alone(ctx, body)
+    run_with_ledger(ctx, body)
 
 
-def proof(
-    ctx: typer.Context,
-    order: Annotated[str, typer.Argument(metavar="ID", help="The id of a transfer, as `ledger history` has it.")],
-) -> None:
-    """Print the proof that one transfer stands in the ledger. It is checked by the public key alone."""
+async def _account(books: "Open", agent: str, book: str) -> "Account":
+    from p2engine.domain.money import AccountName, BookId
 
-    async def body(engine: "Engine", output: Output) -> None:
-        ledger = await _door(engine)
-        _print_json(await ledger.proof(order), output)
-
-    run_with_engine(ctx, body)
-
-
-def checkpoint(ctx: typer.Context) -> None:
-    """Sign what is written by now, and print it. Whoever has it can hold you to it."""
-
-    async def body(engine: "Engine", output: Output) -> None:
-        ledger = await _door(engine)
-        _print_json(await ledger.checkpoint(), output)
-
-    run_with_engine(ctx, body)
-
-
-def _print_json(value: "Proof | Checkpoint", output: Output) -> None:
-    """What programs are to read is JSON for people too."""
-    import msgspec
-
-    document = msgspec.to_builtins(value)
-    output.document(document, as_json(document, indent=True))
-
-
-async def _ledger(engine: "Engine") -> "Ledger":
-    """The ledger, with the wallets of agents.yml open. Raises UsageError where it is off."""
-    await _open_wallets(engine)
-    return await _door(engine)
-
-
-async def _door(engine: "Engine") -> "AuditableLedger":
-    if engine.world.ledger is None:
-        hint = "set LEDGER_ENABLED=true, or ledger.enabled in config/config.json"
-        raise UsageError("the ledger is off", hint=hint)
-    return await engine.world.ledger()
-
-
-async def _open_wallets(
-    engine: "Engine", balance: str | None = None, agent: str | None = None
-) -> tuple[list[str], list[str]]:
-    """Open what is missing: the names that were opened, and those that were open."""
-    from p2engine.domain.ids import AgentId
-    from p2engine.domain.money import AccountName, Amount, Opening
-
-    ledger = await _door(engine)
-    usual = Amount.parse(engine.settings.ledger.initial_balance if balance is None else balance, zero=True)
-    rows = [engine.roster.describe(AgentId(agent))] if agent else map(engine.roster.describe, engine.roster.agents())
-    openings = [
-        Opening(
-            name=AccountName(row.id),
-            initial=usual if balance is not None or row.wallet.initial is None else row.wallet.initial,
-            owner=row.owner,
-        )
-        for row in rows
-        if row.wallet.is_open
-    ]
-    new = await ledger.open_wallets(*openings)
-    opened = [one.name for one, is_new in zip(openings, new, strict=True) if is_new]
-    return [*opened], [one.name for one in openings if one.name not in opened]
-
-
-async def _account(ledger: "Ledger", agent: str) -> "Account":
-    from p2engine.domain.money import AccountName
-
-    account = await ledger.account(AccountName(agent))
+    account = await books.ledger.account(AccountName(agent), book=BookId(book))
     if account is None:
-        raise UsageError(f"{agent!r} has no wallet", hint="p2engine ledger overview lists those there are")
+        where = "" if book == MAIN else f" in book {book!r}"
+        raise UsageError(f"{agent!r} has no wallet{where}", hint="p2engine ledger overview lists those there are")
     return account
 
 
-async def _records(ledger: "Ledger", query: "RecordQuery", output: Output) -> None:
-    rows = [_row(record) for record in await ledger.records(query)]
-    columns = ("at", "type", "payer", "payee", "amount", "status", "reason")
+async def _records(books: "Open", query: "RecordQuery", output: Output) -> None:
+    rows: list[dict[str, Any]] = [a_row(record) for record in await books.ledger.records(query)]
+    columns = ("id", "at", "type", "payer", "payee", "amount", "status", "reason")
     output.table("", columns, [tuple(row[name] for name in columns) for row in rows], rows)
-
-
-def _row(record: "Record") -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "at": iso(record.at),
-        "type": record.type,
-        "payer": record.payer,
-        "payee": record.payee,
-        "amount": record.amount,
-        "reason": record.why or record.reason,
-        "status": record.status,
-        "cause": record.cause,
-    }
+    if rows:
+        output.next("p2engine artifact why ID")

@@ -26,9 +26,11 @@ from p2engine.cli import (
     init,
     ledger,
     models,
+    rollout,
     shell,
     worker,
 )
+from p2engine.cli import eval as evals
 from p2engine.cli.options import AnyCommand, Options, group, share
 from p2engine.cli.output import Output
 from p2engine.cli.program import PROGRAM as PROGRAM
@@ -37,7 +39,23 @@ from p2engine.cli.session import EXPECTED, INTERRUPTED, Session, output_of, stat
 from p2engine.cli.session import run as run_wish
 from p2engine.errors import P2EngineError, UsageError
 
-COMMANDS = (chat, shell, agent, conversation, export, artifact, config, ledger, fsm, worker, init, doctor, models)
+COMMANDS = (
+    chat,
+    shell,
+    agent,
+    conversation,
+    export,
+    artifact,
+    config,
+    ledger,
+    evals,
+    rollout,
+    fsm,
+    worker,
+    init,
+    doctor,
+    models,
+)
 
 app = group("Build, run, evaluate and improve multi-agent LLM systems.")
 

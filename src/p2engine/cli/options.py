@@ -23,12 +23,10 @@ LATER = frozenset(
             "approve",
             "backup",
             "deny",
-            "eval",
             "inbox",
             "learn",
             "market",
             "mcp",
-            "rollout",
             "router",
         ),
         *(
@@ -42,11 +40,10 @@ LATER = frozenset(
         *(
             "conversation.merge",
             "conversation.pause",
-            "conversation.promote",
             "conversation.prune",
             "conversation.replay",
         ),
-        *("conversation.score", "conversation.tell", "conversation.tree"),
+        *("conversation.tell", "conversation.tree"),
     }
 )
 """Commands that are known by name and not built: typing one is refused by name."""

@@ -13,6 +13,7 @@ import msgspec
 from p2engine.cli.conversation_view import Entry, Place, entries_of, path_of, place_of
 from p2engine.cli.reading import all_events
 from p2engine.domain.ids import BlobRef, StackRef, wait_key
+from p2engine.domain.money import SPEND
 from p2engine.domain.records import Branch, Event, Query
 from p2engine.domain.states import (
     AgentCall,
@@ -73,17 +74,21 @@ Found = Event | Blob
 async def find(engine: Engine, ref: str) -> Found:
     """What `ref` names: an event by its id or a unique beginning, an artifact as `CONVERSATION/NAME`, or a body.
 
+    What the ledger wrote has the ledger's id as well, which for an agent's payment is that of the call that paid.
+
     Raises UsageError where there is no such thing, or more than one.
     """
     if _BLOB.fullmatch(ref):
         return Blob(BlobRef(ref))
+    if (spent := place_of(ref.removeprefix(SPEND))) is not None and ref.startswith(SPEND):
+        return await _model_call(engine, spent.ref, ref.removeprefix(SPEND))
     if by_prefix := _ENTRY_BY_PREFIX.fullmatch(ref):
         branch = await _branch_by_prefix(engine, by_prefix[1])
         return await _event_at(engine, f"{branch.ref}:{by_prefix[2]}", ref)
     if place_of(ref) is not None:
         return await _event_at(engine, ref, ref)
     async for event in all_events(engine, Query(kinds=FACTS)):
-        if event.id == ref:
+        if ref in (event.id, _order(event)):
             return event
     if "/" in ref and (saved := await _artifact(engine, ref)) is not None:
         return saved
@@ -97,6 +102,9 @@ async def _event_at(engine: Engine, name: str, asked: str) -> Event:
     if await engine.world.store.branch(place.ref) is None:
         raise _nothing(asked)
     if _EFFECT.fullmatch(name):
+        async for event in all_events(engine, Query(ref=place.ref, kinds=("ledger.",))):
+            if _order(event) == name:  # what was paid, rather than the call that paid it
+                return event
         entry = (await Log(engine).decision(place, wait_key(name)[1])).entry  # type: ignore[arg-type]
         name = entry.id if entry is not None else name
     kind = "model.reply"
@@ -109,6 +117,20 @@ async def _event_at(engine: Engine, name: str, asked: str) -> Event:
         if event.id == name:
             return event
     raise _nothing(asked)
+
+
+async def _model_call(engine: Engine, ref: StackRef, effect: str) -> Event:
+    """The model call of that effect, by which the ledger names what it cost."""
+    if await engine.world.store.branch(ref) is not None:
+        async for event in all_events(engine, Query(ref=ref, kinds=("model.reply",))):
+            if event.cause == effect:
+                return event
+    raise _nothing(SPEND + effect)
+
+
+def _order(event: Event) -> str | None:
+    """The ledger's own id of what the event tells; None where it tells nothing of a ledger."""
+    return event.body.get("id") if event.kind.startswith("ledger.") else None
 
 
 async def _branch_by_prefix(engine: Engine, prefix: str) -> Branch:

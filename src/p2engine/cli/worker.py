@@ -63,15 +63,12 @@ def sweeper(ctx: typer.Context, health: Health = None) -> None:
         import asyncio
 
         from p2engine.cli.logs import logged
-        from p2engine.probes import served
-        from p2engine.wiring import Engine, Part
+        from p2engine.probes import serving
+        from p2engine.wiring import Part
 
         part = Part(sweeps=True, feeds=True)
         with logged(settings, debug=options.debug):
-            async with (
-                Engine.open(settings=settings, part=part, project_code=not options.no_project_code) as engine,
-                served(health, engine),
-            ):
+            async with serving(settings, part, project_code=not options.no_project_code, health=health) as engine:
                 for note in engine.notes:
                     output.note(note)
                 log.info("sweeper is ready")

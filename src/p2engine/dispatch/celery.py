@@ -31,14 +31,16 @@ log = logging.getLogger("p2engine.dispatch")
 WORKER: Final = "worker"  # what workers call themselves at the broker
 TICKS: Final = "ticks"
 TOOLS: Final = "tools"
-QUEUES: Final = (TICKS, TOOLS, "evals", "rollouts")
+EVALS: Final = "evals"
+QUEUES: Final = (TICKS, TOOLS, EVALS, "rollouts")
 """What every project has. Tools may be pinned to others."""
 
 PERFORM: Final = "p2engine.perform"
 WAKE: Final = "p2engine.wake"
 CALL_TOOL: Final = "call_tool."  # how the kind of a tool call begins
+JUDGE: Final = "judge."  # and that of a verdict that is owed
 
-CONCURRENCY: Final = 512  # messages one process holds at a time: a thread each, made when it is needed
+CONCURRENCY: Final = 512  # messages one process holds at a time
 BLOCKING_CONCURRENCY: Final = 32  # the same for a process that takes no ticks: more would wait for a thread of a tool
 POLL_S: Final = 5  # how long one BRPOP waits: an idle worker sends one in that time
 SOCKET_TIMEOUT_S: Final = 15.0  # for one answer of the broker; must be longer than POLL_S
@@ -67,6 +69,8 @@ class Routes:
 
     def queue_of(self, kind: str) -> str:
         """The queue for what `domain.effects.kind_of` says. A tool that may block a loop is for workers of `tools`."""
+        if kind.startswith(JUDGE):
+            return EVALS
         if not kind.startswith(CALL_TOOL):
             return TICKS
         tool = kind.removeprefix(CALL_TOOL)

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId, EffectId, StackRef, WaitKey, ref_of, wait_key
 from p2engine.domain.setup import Budget, Repeat, Spent
 from p2engine.domain.states import Caller, Status
@@ -76,9 +77,22 @@ class Cancel(Effect, frozen=True, tag="cancel"):
     child: StackRef
 
 
-AnyEffect = Think | CallTool | CallAgent | Return | Ask | Cancel
+class Judge(Effect, frozen=True, tag="judge"):
+    """Have the stack judged up to the entry before this effect's own place. Nobody waits for the verdict."""
+
+    evaluation: Evaluation
+
+
+AnyEffect = Think | CallTool | CallAgent | Return | Ask | Cancel | Judge
 
 
 def kind_of(effect: AnyEffect) -> str:
-    """What has to be known to find somebody who can do it: its tag, for a tool with the tool's name."""
-    return f"call_tool.{effect.tool}" if isinstance(effect, CallTool) else str(effect.__struct_config__.tag)
+    """What has to be known to find somebody who can do it: its tag, and the name of the tool or evaluator."""
+    tag = str(effect.__struct_config__.tag)
+    match effect:
+        case CallTool():
+            return f"{tag}.{effect.tool}"
+        case Judge():
+            return f"{tag}.{effect.evaluation.evaluator}"
+        case _:
+            return tag

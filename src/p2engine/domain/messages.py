@@ -50,6 +50,7 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     parameters: dict[str, Any] = {}
     repeat: Repeat = "never"
     requires_approval: bool = False
+    milestone: bool = False
     dedup_ttl_s: float | None = None
     cache_ttl_s: float | None = None
     timeout_s: float | None = None
@@ -58,7 +59,10 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One model call's cost. `prompt` is the hash of the exact request; `model` the id as the provider returned it."""
+    """One model call's cost. `prompt` is the hash of the exact request; `model` the id as the provider returned it.
+
+    provider: who is paid for it, as agents.yml names it; empty where nobody is.
+    """
 
     model: str
     tokens_in: int = 0
@@ -68,6 +72,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     attempts: int = 1
     prompt: str = ""
     offline: bool = False
+    provider: str = ""
 
     @property
     def spent(self) -> Spent:
@@ -76,7 +81,10 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a provider is sent. `key` is the effect's id: the same request again carries the same key."""
+    """Everything a provider is sent. `key` is the effect's id: the same request again carries the same key.
+
+    answer_schema: the JSON schema that the text of the answer shall have; not every provider keeps to it.
+    """
 
     model: str
     instructions: str = ""
@@ -86,6 +94,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     top_p: float | None = None
     max_tokens: int | None = None
     seed: int | None = None
+    answer_schema: dict[str, Any] | None = None
     key: str = ""
     agent: str = ""
     conversation: str = ""

@@ -4,7 +4,7 @@ A row of the log is either a Commit (a stack grew: the entries are the events) o
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -105,16 +105,17 @@ class StackWrite(msgspec.Struct, frozen=True):
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one decision writes in one conversation, all or nothing.
+    """Everything one decision writes in one conversation, all or nothing. Without one: facts alone.
 
     settles: effects whose outcome this is; AlreadySettled unless all are still owed.
     needs: effects that must still be owed, and stay so. starts: never-repeat effects that begin to run now.
     drops: effects to forget if they are still owed. owner: who writes, and will run `effects` (born owned), but for
     those it `leaves` to whoever claims them; None leaves all. releases: effects given back to whoever claims them; the
-    take-over is not counted. current: make this branch the one people talk to.
+    take-over is not counted. current: make this branch the one people talk to. bodies: what `writes` and `facts` rely
+    on; a store that keeps bodies itself raises BodiesLost unless it has them all.
     """
 
-    conversation: ConversationId
+    conversation: ConversationId | None
     writes: tuple[StackWrite, ...] = ()
     settles: tuple[EffectId, ...] = ()
     needs: tuple[EffectId, ...] = ()
@@ -128,12 +129,15 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     branches: tuple[Branch, ...] = ()
     current: StackRef | None = None
     facts: tuple[Fact, ...] = ()
+    bodies: tuple[BlobRef, ...] = ()
 
 
 def check_whole(batch: Batch) -> None:
     """Raises UsageError for a batch that no store could write."""
     if any(not write.commit.states for write in batch.writes):
         raise UsageError("a commit needs at least one entry")
+    if batch.conversation is None and batch != Batch(conversation=None, facts=batch.facts):
+        raise UsageError("a batch of no conversation has facts alone")
     foreign = any(branch.conversation != batch.conversation for branch in batch.branches)
     if foreign or (batch.opens and batch.opens.id != batch.conversation):
         raise UsageError(f"a batch is of one conversation, {batch.conversation!r}")
@@ -219,19 +223,6 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     blob: BlobRef
     bytes: int
     media: str = "text/plain"
-
-
-class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An evaluator's judgement of `subject` (an event id). score is in 0..1; None is undecided."""
-
-    evaluator: str
-    version: str
-    subject: str
-    score: float | None = None
-    label: str = ""
-    status: Literal["scored", "undecided", "error"] = "scored"
-    metrics: dict[str, float] = {}
-    comment: str = ""
 
 
 def body_of(value: msgspec.Struct) -> dict[str, Any]:

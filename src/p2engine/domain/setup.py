@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId, BlobRef
 
 Repeat = Literal["free", "idempotent", "never"]
@@ -61,6 +62,7 @@ class ToolGrant(msgspec.Struct, frozen=True, omit_defaults=True):
     repeat: Repeat = "never"
     approval: bool = False
     dedup_ttl_s: float | None = None
+    milestone: bool = False
 
 
 class RenderPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,7 +73,11 @@ class RenderPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Setup(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """An agent's recorded setup. `instructions` and `specs` name bodies in the blob store (see Bodies)."""
+    """An agent's recorded setup. `instructions` and `specs` name bodies in the blob store (see Bodies).
+
+    seed: asked of models that can repeat themselves. book: of the ledger, where its wallet is; empty: the main one.
+    evaluations: what judges its turns.
+    """
 
     agent: AgentId
     type: str = "llm"
@@ -79,6 +85,7 @@ class Setup(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
+    seed: int | None = None
     persona: str = ""
     instructions: BlobRef | None = None  # the system prompt, UTF-8
     specs: BlobRef | None = None  # JSON: a list of ToolSpec, in the order of `tools`
@@ -88,6 +95,8 @@ class Setup(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     budget: Budget = Budget()
     conversation_usd: float | None = None  # what the whole conversation may cost, over all its turns
     dedup: DedupPolicy = "none"
+    book: str = ""
+    evaluations: tuple[Evaluation, ...] = ()
 
     def grant(self, tool: str) -> ToolGrant | None:
         """The grant for `tool`, or None when this agent may not use it."""

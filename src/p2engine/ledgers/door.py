@@ -1,27 +1,30 @@
-"""Opens the embedded ledger when it is first asked for: most commands never do."""
+"""Opens the ledger when it is first asked for: most commands never do. Knows which driver is whose."""
 
 import asyncio
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from p2engine.domain.money import Audit
 from p2engine.errors import StoreError
-from p2engine.ledgers.auditing import verify
-from p2engine.ledgers.embedded import EmbeddedLedger
+from p2engine.ports import AuditableLedger
+
+if TYPE_CHECKING:
+    from p2engine.stores.redis_server import RedisServer
 
 
 class LedgerDoor:
-    """Called, it gives the ledger, the same one each time."""
+    """Called, it gives the ledger, the same one each time. place: its file, or the Redis that it is kept in."""
 
-    def __init__(self, path: Path, keys: Path) -> None:
-        self._path = path
+    def __init__(self, place: "Path | RedisServer", keys: Path) -> None:
+        self._place = place
         self._keys = keys
-        self._opening: asyncio.Task[EmbeddedLedger] | None = None
+        self._opening: asyncio.Task[AuditableLedger] | None = None
 
-    async def __call__(self) -> EmbeddedLedger:
+    async def __call__(self) -> AuditableLedger:
         """Raises StoreError; the next time it is tried again."""
         if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(EmbeddedLedger.open(self._path, self._keys))
+            self._opening = asyncio.get_running_loop().create_task(_open(self._place, self._keys))
         try:
             return await asyncio.shield(self._opening)
         except StoreError:
@@ -30,9 +33,25 @@ class LedgerDoor:
 
     async def verify(self) -> Audit:
         """Look through it without opening it, so also where it is too damaged for that. Raises StoreError."""
-        return await asyncio.to_thread(verify, self._path, self._keys)
+        if isinstance(self._place, Path):
+            from p2engine.ledgers import embedded_audit
+
+            return await asyncio.to_thread(embedded_audit.verify, self._place, self._keys)
+        from p2engine.ledgers import redis_audit
+
+        return await redis_audit.verify(self._place, self._keys)
 
     async def aclose(self) -> None:
         if self._opening is not None:
             with suppress(StoreError):  # one that could not be opened need not be closed
                 await (await self._opening).aclose()
+
+
+async def _open(place: "Path | RedisServer", keys: Path) -> AuditableLedger:
+    if isinstance(place, Path):
+        from p2engine.ledgers.embedded import EmbeddedLedger
+
+        return await EmbeddedLedger.open(place, keys)
+    from p2engine.ledgers.redis import RedisLedger
+
+    return await RedisLedger.open(place, keys)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from p2engine.domain.chain import START
 from p2engine.domain.money import (
@@ -31,15 +31,18 @@ from p2engine.domain.money import (
     Transfer,
 )
 from p2engine.errors import StoreError
-from p2engine.ledgers import auditing, orders, reading
+from p2engine.ledgers import embedded_audit, orders, reading
+from p2engine.ledgers.embedded_rows import FileRows, flush, newest_checkpoint, sign
 from p2engine.ledgers.keys import Head, Keys
 from p2engine.ledgers.tables import LEDGER
-from p2engine.ledgers.writing import Writing, sign
+from p2engine.ledgers.writing import Writing
 from p2engine.limits import BUSY_WAIT_S
 from p2engine.stores.sqlite_file import Opened, Reader, connect_reader, open_file, store_error
 from p2engine.stores.sqlite_writer import Writer
 
 T = TypeVar("T")
+
+_HINT = "run `p2engine ledger verify`, and restore the file that belongs here"
 
 
 def _salt() -> str:
@@ -55,6 +58,7 @@ class EmbeddedLedger:
         self.path = path
         self._folder = folder
         self._keys = keys
+        self._seen = keys.read_head() or Head(0, START)  # the newest record that is known to be written
         self._now = now
         self._db = opened.writer
         self._read = Reader(opened.reader, str(path))
@@ -89,30 +93,30 @@ class EmbeddedLedger:
         return await self._write(partial(orders.hold, hold))
 
     async def release(self, hold: str, *, by: AccountName, cause: str = "") -> Receipt:
-        return await self._write(lambda writing: orders.end_hold(hold, by, cause, writing, pays=True))
+        return await self._write(lambda writing: orders.end_hold(orders.Ending(hold, by, cause, pays=True), writing))
 
     async def refund(self, hold: str, *, by: AccountName, cause: str = "") -> Receipt:
-        return await self._write(lambda writing: orders.end_hold(hold, by, cause, writing, pays=False))
+        return await self._write(lambda writing: orders.end_hold(orders.Ending(hold, by, cause, pays=False), writing))
 
     async def receipt(self, order: str) -> Receipt | None:
-        record = self._read(reading.record, order)
+        record = self._found(None, reading.record, order)
         return None if record is None else record.receipt
 
     async def account(self, name: AccountName, *, book: BookId = MAIN_BOOK, instrument: str = CREDIT) -> Account | None:
-        return self._read(reading.account, book, name, instrument)
+        return self._found(None, reading.account, book, name, instrument)
 
     async def accounts(self, *, book: BookId = MAIN_BOOK) -> Sequence[Account]:
-        return self._read(reading.accounts, book)
+        return self._found([], reading.accounts, book)
 
     async def records(self, query: RecordQuery) -> Sequence[Record]:
-        return self._read(reading.records, query)
+        return self._found([], reading.records, query)
 
     async def verify(self) -> Audit:
-        return await asyncio.to_thread(auditing.verify, self.path, self._folder)
+        return await asyncio.to_thread(embedded_audit.verify, self.path, self._folder)
 
     async def checkpoint(self) -> Checkpoint:
         await self._writer.run(partial(sign, keys=self._keys, at=self._now()))
-        newest = self._read(auditing.newest_checkpoint, self._keys.public)
+        newest = self._read(newest_checkpoint, self._keys.public)
         return newest or self._keys.sign(0, START, self._now())
 
     async def proof(self, order: str) -> Proof:
@@ -125,28 +129,39 @@ class EmbeddedLedger:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
+    def _found(self, nothing: T, read: Callable[..., T], *words: Any) -> T:
+        try:
+            return self._read(read, *words)
+        except UnicodeEncodeError:  # nobody could have written words of that kind
+            return nothing
+
     async def _write(self, work: Callable[[Writing], T]) -> T:
         if self._closing is not None:
             raise StoreError(f"the ledger {self.path} is closed")
         return await self._writer.run(partial(self._transact, work))
 
     def _transact(self, work: Callable[[Writing], T], cursor: sqlite3.Cursor) -> T:
-        writing = Writing(cursor, self._keys, self._now, _salt)
+        rows = FileRows(cursor)
+        top = rows.top()
+        if top.seq < self._seen.seq or (top.seq == self._seen.seq and top.link != self._seen.link):
+            raise _not_as_written(self.path)
+        writing = Writing(rows, top, self._keys, self._now(), _salt)
         result = work(writing)
-        writing.flush()
+        flush(writing, cursor, self._keys)
         return result
 
     def _note(self) -> None:
         """Called after each commit. The head is read back, so that it is never one that was not committed."""
         with suppress(StoreError):  # what is committed is committed: the next head is as good
             newest = self._read(reading.head)
-            if newest is not None:
+            if newest is not None and newest.seq > self._seen.seq:
+                self._seen = newest
                 self._keys.write_head(newest)
 
     def _prove(self, order: str) -> Proof:
         reader = Reader(connect_reader(str(self.path)), str(self.path))
         try:
-            return reader(auditing.prove, order, self._keys.public)
+            return reader(embedded_audit.prove, order, self._keys.public)
         finally:
             reader.close()
 
@@ -187,14 +202,17 @@ def _recognise(db: sqlite3.Connection, keys: Keys, head: Head | None, path: Path
     if not ledger:
         db.execute("UPDATE meta SET value = ? WHERE name = 'ledger' AND value = ''", (keys.public,))
     (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone()
-    hint = "run `p2engine ledger verify`, and restore the file that belongs here"
     if ledger != keys.public:
-        raise StoreError(f"{path} is another ledger: it was written with another key", hint=hint)
+        raise StoreError(f"{path} is another ledger: it was written with another key", hint=_HINT)
     if head is None or not head.seq:
         return
     row = db.execute("SELECT link FROM record WHERE seq = ?", (head.seq,)).fetchone()
     if row is None or row[0] != head.link:
-        raise StoreError(f"{path} is not as it was last written: it was cut, changed or replaced", hint=hint)
+        raise _not_as_written(path)
+
+
+def _not_as_written(path: Path) -> StoreError:
+    return StoreError(f"{path} is not as it was last written: it was cut, changed or replaced", hint=_HINT)
 
 
 def _shut(opened: Opened) -> None:

@@ -31,7 +31,7 @@ class Keys:
     def __init__(self, folder: Path, seed: bytes) -> None:
         self._seed = seed
         self._seal_key = blake2b(seed, digest_size=32, person=b"p2engine seal").digest()
-        self._head = folder / "ledger.head"
+        self.head_file = folder / "ledger.head"
         self._pub = folder / "ledger.pub"
         self._public = ""
 
@@ -83,20 +83,20 @@ class Keys:
     def read_head(self) -> Head | None:
         """The newest record that was seen to be written; None where none was yet. Raises StoreError."""
         try:
-            count, link = self._head.read_text("ascii").split()
+            count, link = self.head_file.read_text("ascii").split()
             return Head(int(count), bytes.fromhex(link))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise StoreError(
-                f"{self._head} cannot be read: {_why(error)}", hint="run `p2engine ledger verify`"
+                f"{self.head_file} cannot be read: {_why(error)}", hint="run `p2engine ledger verify`"
             ) from None
 
     def write_head(self, head: Head) -> None:
         """Note the newest record. Not flushed: after a power cut an older one stands there, which is as true."""
         words = f"{head.seq:020d} {head.link.hex()}\n".encode()
         with suppress(OSError):  # it only guards what is written already
-            descriptor = os.open(self._head, os.O_WRONLY | os.O_CREAT, 0o600)
+            descriptor = os.open(self.head_file, os.O_WRONLY | os.O_CREAT, 0o600)
             try:
                 os.pwrite(descriptor, words, 0)
             finally:

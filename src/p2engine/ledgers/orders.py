@@ -1,7 +1,11 @@
-"""What the embedded ledger says to an order: done, or refused and why. Every refusal that has an id is written down.
+"""What a ledger says to an order: done, or refused and why. Every refusal that has an id is written down.
 
-Judges against what `Writing` shows, so an order in a batch sees those before it.
+Judges against what `Writing` shows, so an order in a batch sees those before it. The same for every driver.
 """
+
+import math
+from functools import lru_cache
+from typing import NamedTuple, assert_never
 
 import msgspec
 
@@ -23,8 +27,60 @@ from p2engine.domain.money import (
     treasury,
 )
 from p2engine.errors import UsageError
-from p2engine.ledgers.writing import Row, Writing
+from p2engine.ledgers.writing import AccountKey, Needs, Row, ScopeKey, Writing
 from p2engine.limits import NAME_BYTES_MAX, REASON_BYTES_MAX
+
+
+class Ending(NamedTuple):
+    """Pay a hold to its payee, or give it back to its payer."""
+
+    hold: str
+    by: AccountName
+    cause: str
+    pays: bool
+
+
+Order = Opening | Transfer | Hold | Ending
+Answer = Receipt | bool
+"""A receipt; of an opening, whether the wallet is new."""
+
+
+def judge(order: Order, writing: Writing) -> Answer:
+    """Do an order, or refuse it. Raises StoreError where what stands cannot be read."""
+    match order:
+        case Transfer():
+            return transfer(order, writing)
+        case Hold():
+            return hold(order, writing)
+        case Ending():
+            return end_hold(order, writing)
+        case Opening():
+            return open_wallet(order, writing)
+        case unreachable:
+            assert_never(unreachable)
+
+
+def note_needs(order: Order, needs: Needs) -> None:
+    """Add what judging an order looks at, as far as the order tells."""
+    match order:
+        case Transfer() | Hold():
+            book, instrument = order.book, order.amount.instrument
+            names = [order.payer, order.payee]
+            if isinstance(order, Hold):
+                names.append(AccountName(ESCROW + instrument))
+            needs.orders.add(order.id)
+            needs.scopes.update(ScopeKey(book, limit.scope, instrument) for limit in order.limits)
+        case Opening():
+            book, instrument = order.book, order.initial.instrument
+            names = [order.name, treasury(instrument)]
+            needs.orders.add(_opening_id(order))
+        case Ending():
+            needs.holds.add(order.hold)
+            needs.orders.update((order.hold, _ending_id(order.hold, pays=True), _ending_id(order.hold, pays=False)))
+            return
+        case unreachable:
+            assert_never(unreachable)
+    needs.accounts.update(AccountKey(book, name, instrument) for name in names)
 
 
 class No(Exception):
@@ -42,6 +98,10 @@ def check_opening(opening: Opening) -> None:
         raise UsageError(f"{opening.name!r} cannot be the name of a wallet")
     if not 0 <= opening.initial.units <= UNITS_MAX:
         raise UsageError("a wallet is opened with nothing or more")
+    if not _is_name(opening.book) or not _is_name(opening.initial.instrument):
+        raise UsageError(f"a wallet is of a book and an instrument, of at most {NAME_BYTES_MAX} bytes each")
+    if not _fits(opening.owner, NAME_BYTES_MAX) or not _fits(opening.cause, REASON_BYTES_MAX):
+        raise UsageError(f"the owner and the cause of a wallet are text of at most {NAME_BYTES_MAX} bytes")
 
 
 def open_wallet(opening: Opening, writing: Writing) -> bool:
@@ -49,19 +109,18 @@ def open_wallet(opening: Opening, writing: Writing) -> bool:
     book, instrument = opening.book, opening.initial.instrument
     if writing.row(book, opening.name, instrument) is not None:
         return False
+    order = _opening_id(opening)
+    if writing.record(order) is not None:
+        raise UsageError(f"{order!r} is another order's id already, so the wallet cannot be opened")
     payee = writing.make_row(book, opening.name, instrument, opening.owner)
     payer = _own(writing, book, treasury(instrument), instrument)
-    record = _record(
-        "open",
-        f"open:{book}:{opening.name}:{instrument}",
-        book,
-        payer.name,
-        payee.name,
-        opening.initial,
-        cause=opening.cause,
-    )
+    record = _record("open", order, book, payer.name, payee.name, opening.initial, cause=opening.cause)
     writing.append(msgspec.structs.replace(record, owner=opening.owner), payer, payee)
     return True
+
+
+def _opening_id(opening: Opening) -> str:
+    return f"open:{opening.book}:{opening.name}:{opening.initial.instrument}"
 
 
 def transfer(order: Transfer, writing: Writing) -> Receipt:
@@ -71,7 +130,7 @@ def transfer(order: Transfer, writing: Writing) -> Receipt:
     try:
         payer, payee = _parties(order, writing)
         record = _of(order, "transfer", order.payer, order.payee)
-        return writing.append(record, payer, payee).receipt
+        return _receipt(writing.append(record, payer, payee), order.amount, payer)
     except No as no:
         return _refuse(order, no, writing)
 
@@ -91,34 +150,39 @@ def hold(order: Hold, writing: Writing) -> Receipt:
         return _refuse(order, no, writing)
 
 
-def end_hold(held: str, by: AccountName, cause: str, writing: Writing, *, pays: bool) -> Receipt:
+def end_hold(order: Ending, writing: Writing) -> Receipt:
     """Release or refund a hold. Ended the same way before: the receipt of that."""
-    record = writing.record(held)
+    held, by, cause, pays = order
+    record = writing.record(held) if _is_name(held) else None
     if record is None or record.type != "hold":
-        amount, nobody = Amount(0), AccountName("")
-        why = f"no hold {held!r}"
-        return _refusal(held, amount, nobody, nobody, No("hold", why), writing.at)
+        nobody = AccountName("")
+        return _refusal(held, Amount(0), nobody, nobody, No("hold", f"no hold {held!r}"), writing.at)
     escrow_name = AccountName(ESCROW + record.instrument)
     payee_name = record.payee if pays else record.payer
-    ended = writing.ended(held)
-    if ended is not None:
-        before = writing.record(ended)
-        assert before is not None
-        if (before.type == "release") == pays:
+    done = _ending_id(held, pays=pays)
+    no: No | None
+    if writing.ended(held) is not None:
+        before = writing.record(done)
+        if before is not None and before.hold == held:
             return before.receipt
         no = No("hold", "it was given back already" if pays else "it was paid already")
+    elif writing.record(done) is not None:
+        no = No("id", f"{done!r} is another order's id already")
+    elif not _fits(cause, REASON_BYTES_MAX):
+        no = No("reason", f"a cause is text of at most {REASON_BYTES_MAX} bytes")
+    else:
+        is_over = record.until is not None and writing.at >= record.until
+        no = _without_right(record, by, is_over=is_over, pays=pays)
+    if no is not None:
         return _refusal(held, record.money, escrow_name, payee_name, no, writing.at)
-    is_over = record.until is not None and writing.at >= record.until
-    no_right = _without_right(record, by, is_over=is_over, pays=pays)
-    if no_right is not None:
-        return _refusal(held, record.money, escrow_name, payee_name, no_right, writing.at)
-    escrow = writing.row(record.book, escrow_name, record.instrument)
-    payee = writing.row(record.book, payee_name, record.instrument)
-    assert escrow is not None
-    assert payee is not None
+    escrow, payee = (_own(writing, record.book, name, record.instrument) for name in (escrow_name, payee_name))
     kind: RecordType = "release" if pays else "refund"
-    done = _record(kind, f"{held}/{kind}", record.book, escrow_name, payee_name, record.money, record.reason, cause)
-    return writing.append(msgspec.structs.replace(done, hold=held, authority=by), escrow, payee).receipt
+    ended = _record(kind, done, record.book, escrow_name, payee_name, record.money, record.reason, cause)
+    return writing.append(msgspec.structs.replace(ended, hold=held, authority=by), escrow, payee).receipt
+
+
+def _ending_id(held: str, *, pays: bool) -> str:
+    return f"{held}/{'release' if pays else 'refund'}"
 
 
 def _without_right(record: Record, by: AccountName, *, is_over: bool, pays: bool) -> No | None:
@@ -128,6 +192,8 @@ def _without_right(record: Record, by: AccountName, *, is_over: bool, pays: bool
         return No("hold", "its time is over: it can only be given back")
     if not pays and not is_over and by not in (record.authority, record.payee):
         return No("hold", f"{by or 'nobody'} may not give it back before its time is over")
+    if not _is_name(by):
+        return No("hold", "somebody gives it back")
     return None
 
 
@@ -135,6 +201,9 @@ def _known(writing: Writing, order: Transfer | Hold, kind: RecordType) -> Receip
     """What was answered to this id before; a refusal for an id that was another order's, or is none."""
     if not _is_name(order.id):
         no = No("id", f"an order has an id, of at most {NAME_BYTES_MAX} bytes")
+        return _refusal(order.id, order.amount, order.payer, order.payee, no, writing.at)
+    if not _is_name(order.book) or not _is_name(order.amount.instrument):
+        no = No("account", f"a book and an instrument have names, of at most {NAME_BYTES_MAX} bytes each")
         return _refusal(order.id, order.amount, order.payer, order.payee, no, writing.at)
     record = writing.record(order.id)
     if record is None:
@@ -158,8 +227,8 @@ def _parties(order: Transfer | Hold, writing: Writing) -> tuple[Row, Row]:
         raise No("amount", "no amount has so many digits")
     if order.payer == order.payee:
         raise No("self", "payer and payee are the same")
-    if isinstance(order, Hold) and order.until is not None and order.until <= writing.at:
-        raise No("hold", "a hold ends later than it begins")
+    if isinstance(order, Hold):
+        _check_hold(order, writing)
     payer, payee = (_party(writing, book, name, amount.instrument) for name in (order.payer, order.payee))
     for limit in order.limits:
         _within(limit, order, writing)
@@ -170,6 +239,13 @@ def _parties(order: Transfer | Hold, writing: Writing) -> tuple[Row, Row]:
     return payer, payee
 
 
+def _check_hold(order: Hold, writing: Writing) -> None:
+    if not _is_name(order.authority):
+        raise No("hold", "a hold says who may release it")
+    if order.until is not None and not writing.at < order.until < math.inf:
+        raise No("hold", "a hold ends later than it begins")
+
+
 def _party(writing: Writing, book: BookId, name: AccountName, instrument: str) -> Row:
     try:
         kind = kind_of_account(name)
@@ -177,7 +253,7 @@ def _party(writing: Writing, book: BookId, name: AccountName, instrument: str) -
         raise No("account", str(error)) from None
     if kind == "escrow":
         raise No("account", "what is held is paid by releasing it")
-    row = writing.row(book, name, instrument)
+    row = writing.row(book, name, instrument) if _is_name(name) else None
     if row is not None:
         return row
     if kind == "wallet" or not _is_name(name):
@@ -190,6 +266,8 @@ def _own(writing: Writing, book: BookId, name: AccountName, instrument: str) -> 
 
 
 def _within(limit: Limit, order: Transfer | Hold, writing: Writing) -> None:
+    if not limit.scope.isprintable() or not _fits(limit.scope, REASON_BYTES_MAX):
+        raise No("limit", "a limit has no name to be counted by")
     counted = writing.scope(order.book, limit.scope, order.amount.instrument)
     if limit.amount is not None and counted.spent + order.amount.units > limit.amount.units:
         raise No("limit", f"{limit.says}; {Amount(counted.spent)} of it is spent")
@@ -199,8 +277,8 @@ def _within(limit: Limit, order: Transfer | Hold, writing: Writing) -> None:
 
 def _of(order: Transfer | Hold, kind: RecordType, payer: AccountName, payee: AccountName) -> Record:
     _check_words(order)
-    record = _record(kind, order.id, order.book, payer, payee, order.amount, order.reason, order.cause)
-    return msgspec.structs.replace(record, scopes=tuple(limit.scope for limit in order.limits))
+    scopes = tuple(dict.fromkeys(limit.scope for limit in order.limits))
+    return _record(kind, order.id, order.book, payer, payee, order.amount, order.reason, order.cause, scopes)
 
 
 def _record(
@@ -212,6 +290,7 @@ def _record(
     amount: Amount,
     reason: str = "",
     cause: str = "",
+    scopes: tuple[str, ...] = (),
 ) -> Record:
     return Record(
         seq=0,
@@ -226,18 +305,21 @@ def _record(
         instrument=amount.instrument,
         reason=reason,
         cause=cause,
+        scopes=scopes,
     )
 
 
 def _check_words(order: Transfer | Hold) -> None:
-    if not _fits(order.reason, REASON_BYTES_MAX):
-        raise No("reason", f"a reason is text of at most {REASON_BYTES_MAX} bytes")
+    if not _fits(order.reason, REASON_BYTES_MAX) or not _fits(order.cause, REASON_BYTES_MAX):
+        raise No("reason", f"a reason and a cause are text of at most {REASON_BYTES_MAX} bytes each")
 
 
 def _refuse(order: Transfer | Hold, no: No, writing: Writing) -> Receipt:
     """Write the refusal down, so that the same order is never anything else."""
-    words = (order.payer, order.payee, order.cause, order.amount.instrument, no.why)
-    if not all(_fits(word, REASON_BYTES_MAX) for word in words) or not _fits(order.reason, REASON_BYTES_MAX):
+    words = [order.payer, order.payee, order.cause, order.reason, no.why]
+    if isinstance(order, Hold):
+        words.append(order.authority)
+    if not all(_fits(word, REASON_BYTES_MAX) for word in words):
         return _refusal(order.id, order.amount, order.payer, order.payee, no, writing.at)
     record = _record("refusal", order.id, order.book, order.payer, order.payee, order.amount, order.reason, order.cause)
     record = msgspec.structs.replace(record, refusal=no.refusal, why=no.why)
@@ -249,6 +331,19 @@ def _refuse(order: Transfer | Hold, no: No, writing: Writing) -> Receipt:
 
 def _seen(writing: Writing, order: Transfer | Hold, name: AccountName) -> Row | None:
     return writing.row(order.book, name, order.amount.instrument)
+
+
+def _receipt(record: Record, amount: Amount, payer: Row) -> Receipt:
+    """`record.receipt`, without reading its words again."""
+    return Receipt(
+        id=record.id,
+        status=record.status,
+        at=record.at,
+        amount=amount,
+        payer=record.payer,
+        payee=record.payee,
+        left=Amount(payer.balance, record.instrument),
+    )
 
 
 def _refusal(order: str, amount: Amount, payer: AccountName, payee: AccountName, no: No, at: float) -> Receipt:
@@ -265,6 +360,11 @@ def _refusal(order: str, amount: Amount, payer: AccountName, payee: AccountName,
 
 
 def _is_name(text: str) -> bool:
+    return len(text) <= NAME_BYTES_MAX and _is_short_name(text)
+
+
+@lru_cache(1024)
+def _is_short_name(text: str) -> bool:
     return bool(text) and text.isprintable() and _fits(text, NAME_BYTES_MAX)
 
 

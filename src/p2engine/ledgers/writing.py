@@ -1,20 +1,19 @@
-"""One transaction on the embedded ledger: records are appended to the chain, and what is derived follows them.
+"""What an order does to a ledger, before it is written: records are appended to the chain, and accounts follow them.
 
-Knows rows and links; judges nothing. Everything is read through it, so that an order sees those before it.
+Knows links and sums; judges nothing and writes nothing. Everything is read through it, so that an order sees those
+before it. What stands already is shown by a driver's `Rows`, and what is new is the driver's to write.
 """
 
-import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from p2engine.domain.chain import START, Peaks, link
-from p2engine.domain.money import AccountName, Amount, BookId, Kind, Record, kind_of_account
+from p2engine.domain.chain import START, link
+from p2engine.domain.money import AccountName, Amount, BookId, Kind, Record, RecordType, kind_of_account
 from p2engine.errors import StoreError
 from p2engine.ledgers.keys import Keys
-from p2engine.limits import LEDGER_CHECKPOINT_RECORDS
 
 _RECORD = msgspec.json.Decoder(Record)
 _ENCODE = msgspec.json.Encoder().encode
@@ -28,169 +27,196 @@ def read_record(seq: int, body: bytes) -> Record:
         raise StoreError(f"record {seq} of the ledger cannot be read", hint="run `p2engine ledger verify`") from None
 
 
+class AccountKey(NamedTuple):
+    """What tells an account from all others."""
+
+    book: BookId
+    name: AccountName
+    instrument: str
+
+
+class ScopeKey(NamedTuple):
+    """What tells from all others that which limits are counted by."""
+
+    book: BookId
+    name: str
+    instrument: str
+
+
 @dataclass(slots=True)
 class Row:
-    """An account while it is being written."""
+    """An account while it is being written. place: where a driver keeps it; 0: nowhere yet. moved: to be written."""
 
-    aid: int
-    name: AccountName
-    kind: Kind
-    balance: int
-    received: int
-    sent: int
-    transfers: int
+    key: AccountKey
+    balance: int = 0
+    received: int = 0
+    sent: int = 0
+    transfers: int = 0
+    owner: str = ""
+    place: int = 0
+    moved: bool = False
+
+    @property
+    def name(self) -> AccountName:
+        return self.key.name
+
+    @property
+    def kind(self) -> Kind:
+        """By its name: what is kept beside it could have been changed."""
+        return kind_of_account(self.key.name)
 
 
 @dataclass(slots=True)
 class Scope:
     """What all that share a limit came to."""
 
-    spent: int
-    count: int
+    spent: int = 0
+    count: int = 0
+    moved: bool = False
 
 
-def _row(name: AccountName, aid: int, kind: Kind, balance: str, received: str, sent: str, transfers: int) -> Row:
-    return Row(aid, name, kind, int(balance), int(received), int(sent), transfers)
+@dataclass(slots=True)
+class Needs:
+    """What orders look at: the accounts, orders, holds and scopes that a driver may read beforehand, all at once."""
+
+    accounts: set[AccountKey] = field(default_factory=set)
+    orders: set[str] = field(default_factory=set)
+    holds: set[str] = field(default_factory=set)
+    scopes: set[ScopeKey] = field(default_factory=set)
+
+
+class Rows(Protocol):
+    """What stands in the ledger at the head that a writing begins from."""
+
+    def account(self, key: AccountKey) -> Row | None: ...
+
+    def record(self, order: str) -> Record | None:
+        """Raises StoreError for one that cannot be read."""
+        ...
+
+    def ended(self, hold: str) -> str | None:
+        """The order that ended a hold; None while it stands."""
+        ...
+
+    def scope(self, key: ScopeKey) -> Scope: ...
+
+
+class Top(NamedTuple):
+    """The newest record: its number, link and time."""
+
+    seq: int = 0
+    link: bytes = START
+    at: float = 0.0
+
+
+class Line(NamedTuple):
+    """A record as it is to be written, and the accounts it is found by."""
+
+    record: Record
+    body: bytes
+    link: bytes
+    seal: bytes
+    payer: Row | None
+    payee: Row | None
 
 
 class Writing:
-    """Takes what is to be written, and writes it at `flush`. The transaction is its caller's."""
+    """Takes what is to be written. A driver writes it all or nothing, and only where `top` is the top still."""
 
-    def __init__(self, db: sqlite3.Cursor, keys: Keys, now: Callable[[], float], salt: Callable[[], str]) -> None:
-        self._db = db
+    def __init__(self, rows: Rows, top: Top, keys: Keys, now: float, salt: Callable[[], str]) -> None:
+        self._stand = rows
         self._keys = keys
         self._salt = salt
-        last = db.execute("SELECT seq, link, at FROM record ORDER BY seq DESC LIMIT 1").fetchone()
-        self.seq: int = last[0] if last else 0
-        self.link: bytes = last[1] if last else START
-        before: float = last[2] if last else 0.0
-        if not isinstance(self.link, bytes) or not isinstance(before, float):
-            raise StoreError(f"record {self.seq} of the ledger was changed", hint="run `p2engine ledger verify`")
-        self.at = max(now(), before)  # a clock that goes back does not take the ledger with it
-        self._first = self.seq
-        self._aid = 0
-        self._made: list[tuple[Any, ...]] = []
-        self._rows: dict[tuple[str, str, str], Row | None] = {}
-        self._scopes: dict[tuple[str, str, str], Scope] = {}
+        self.top = top
+        self.seq = top.seq
+        self.link = top.link
+        self.at = max(now, top.at)  # a clock that goes back does not take the ledger with it
+        self.lines: list[Line] = []
+        self.ends: dict[str, str] = {}
+        self._rows: dict[AccountKey, Row | None] = {}
+        self._scopes: dict[ScopeKey, Scope] = {}
         self._records: dict[str, Record] = {}
-        self._lines: list[tuple[Any, ...]] = []
-        self._ends: list[tuple[str, str]] = []
 
     # Reading
 
     def row(self, book: BookId, name: AccountName, instrument: str) -> Row | None:
-        key = (book, name, instrument)
+        key = AccountKey(book, name, instrument)
         if key not in self._rows:
-            found = self._db.execute(
-                "SELECT aid, kind, balance, received, sent, transfers FROM account"
-                " WHERE book = ? AND name = ? AND instrument = ?",
-                key,
-            ).fetchone()
-            self._rows[key] = found and _row(name, *found)
+            self._rows[key] = self._stand.account(key)
         return self._rows[key]
 
     def record(self, order: str) -> Record | None:
         """What was written for an order. Raises StoreError for one that cannot be read."""
-        if order in self._records:
-            return self._records[order]
-        found = self._db.execute("SELECT seq, body FROM record WHERE id = ?", (order,)).fetchone()
-        return None if found is None else read_record(*found)
+        return self._records.get(order) or self._stand.record(order)
 
     def ended(self, hold: str) -> str | None:
         """The order that ended a hold; None while it stands."""
-        for held, order in self._ends:
-            if held == hold:
-                return order
-        found = self._db.execute("SELECT ended_by FROM hold WHERE id = ?", (hold,)).fetchone()
-        return None if found is None else found[0]
+        return self.ends.get(hold) or (None if hold in self._records else self._stand.ended(hold))
 
     def scope(self, book: BookId, name: str, instrument: str) -> Scope:
-        key = (book, name, instrument)
+        key = ScopeKey(book, name, instrument)
         if key not in self._scopes:
-            found = self._db.execute(
-                "SELECT spent, count FROM scope WHERE book = ? AND name = ? AND instrument = ?", key
-            ).fetchone()
-            self._scopes[key] = Scope(int(found[0]), found[1]) if found else Scope(0, 0)
+            self._scopes[key] = self._stand.scope(key)
         return self._scopes[key]
 
     # Writing
 
     def make_row(self, book: BookId, name: AccountName, instrument: str, owner: str = "") -> Row:
-        """A new account, with nothing in it."""
-        if not self._aid:
-            (self._aid,) = self._db.execute("SELECT coalesce(max(aid), 0) FROM account").fetchone()
-        self._aid += 1
-        row = Row(self._aid, name, kind_of_account(name), 0, 0, 0, 0)
-        self._rows[book, name, instrument] = row
-        self._made.append((row.aid, book, name, instrument, row.kind, owner))
+        """A new account, with nothing in it. It is written once something moves there."""
+        key = AccountKey(book, name, instrument)
+        row = self._rows[key] = Row(key, owner=owner)
         return row
 
     def append(self, record: Record, payer: Row | None, payee: Row | None) -> Record:
         """Put a record at the end, and move what it moves. Its seq, salt, time and `left` are given here."""
-        self.seq += 1
-        left = ""
+        seq, units, left = self.seq + 1, 0, ""
+        if record.moves:
+            assert payer is not None
+            units = record.money.units
+            left = str(Amount(payer.balance - units))
+        whole = msgspec.structs.replace(record, seq=seq, salt=self._salt(), at=self.at, left=left)
+        body = _ENCODE(whole)  # before anything moves: what cannot be written changes nothing
+        self.seq, self.link = seq, link(self.link, body)
         if record.moves:
             assert payer is not None
             assert payee is not None
-            units = record.money.units
-            payer.balance -= units
-            payee.balance += units
-            if record.type == "transfer":
-                payer.sent, payee.received = payer.sent + units, payee.received + units
-                payer.transfers, payee.transfers = payer.transfers + 1, payee.transfers + 1
-            left = str(Amount(payer.balance))
-        whole = msgspec.structs.replace(record, seq=self.seq, salt=self._salt(), at=self.at, left=left)
-        body = _ENCODE(whole)
-        self.link = link(self.link, body)
-        aids = (payer and payer.aid, payee and payee.aid)
-        line = (whole.seq, whole.id, whole.type, *aids, whole.at, body, self.link, self._keys.seal(self.link))
-        self._lines.append(line)
+            _move(record.type, units, payer, payee)
+            self._count(record, units)
+        self.lines.append(Line(whole, body, self.link, self._keys.seal(self.link), payer, payee))
         self._records[whole.id] = whole
         if whole.hold:
-            self._ends.append((whole.hold, whole.id))
-        for scope in whole.scopes:
-            counted = self.scope(whole.book, scope, whole.instrument)
-            counted.spent += record.money.units
-            counted.count += 1
+            self.ends[whole.hold] = whole.id
         return whole
 
-    def flush(self) -> None:
-        """Write it all; the transaction may be committed then."""
-        if not self._lines:
-            return
-        rows = [
-            (str(row.balance), str(row.received), str(row.sent), row.transfers, row.aid)
-            for row in self._rows.values()
-            if row is not None
-        ]
-        scopes = [(*key, str(scope.spent), scope.count) for key, scope in self._scopes.items() if scope.count]
-        holds = [(one.id, one.seq) for one in self._records.values() if one.type == "hold"]
-        ends = [(order, hold) for hold, order in self._ends]
-        db = self._db
-        for sql, values in (
-            ("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._lines),
-            ("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?, '0', '0', '0', 0)", self._made),
-            ("UPDATE account SET balance = ?, received = ?, sent = ?, transfers = ? WHERE aid = ?", rows),
-            ("INSERT OR REPLACE INTO scope VALUES (?, ?, ?, ?, ?)", scopes),
-            ("INSERT INTO hold VALUES (?, ?, NULL)", holds),
-            ("UPDATE hold SET ended_by = ? WHERE id = ?", ends),
-        ):
-            if values:
-                db.executemany(sql, values)
-        if self.seq // LEDGER_CHECKPOINT_RECORDS > self._first // LEDGER_CHECKPOINT_RECORDS:
-            sign(db, self._keys, self.at)
+    def _count(self, record: Record, units: int) -> None:
+        for name in record.scopes:
+            scope = self.scope(record.book, name, record.instrument)
+            scope.spent += units
+            scope.count += 1
+            scope.moved = True
+
+    # What a driver writes
+
+    @property
+    def moved(self) -> list[Row]:
+        """The accounts that are other than they stood."""
+        return [row for row in self._rows.values() if row is not None and row.moved]
+
+    @property
+    def counted(self) -> list[tuple[ScopeKey, Scope]]:
+        """The scopes that are other than they stood."""
+        return [(key, scope) for key, scope in self._scopes.items() if scope.moved]
+
+    @property
+    def holds(self) -> list[Record]:
+        """The new holds."""
+        return [line.record for line in self.lines if line.record.type == "hold"]
 
 
-def sign(db: sqlite3.Cursor, keys: Keys, at: float) -> None:
-    """Write a checkpoint of all that is there, unless the newest one is that. The tree grows from the one before."""
-    found = db.execute("SELECT count, peaks FROM checkpoint ORDER BY count DESC LIMIT 1").fetchone()
-    peaks = Peaks.from_bytes(*found) if found else Peaks()
-    before = peaks.count
-    for (leaf,) in db.execute("SELECT link FROM record WHERE seq > ? ORDER BY seq", (before,)):
-        peaks.add(leaf)
-    if peaks.count == before:
-        return
-    signed = keys.sign(peaks.count, peaks.root, at)
-    db.execute(
-        "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)", (peaks.count, bytes(peaks), peaks.root, at, signed.signature)
-    )
+def _move(kind: RecordType, units: int, payer: Row, payee: Row) -> None:
+    payer.balance -= units
+    payee.balance += units
+    payer.moved = payee.moved = True
+    if kind == "transfer":
+        payer.sent, payee.received = payer.sent + units, payee.received + units
+        payer.transfers, payee.transfers = payer.transfers + 1, payee.transfers + 1

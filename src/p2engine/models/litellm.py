@@ -17,7 +17,7 @@ from p2engine.errors import ConfigError, ModelError
 from p2engine.limits import MODEL_TIMEOUT_S
 from p2engine.models import pricing
 from p2engine.models.refusal import Peer
-from p2engine.models.wire import Assembly, Piece, judged
+from p2engine.models.wire import Assembly, Piece, answer_format, judged
 from p2engine.ports import OnText
 
 PACKAGE = "litellm"
@@ -94,6 +94,7 @@ class LiteLLMModel:
             "top_p": request.top_p,
             "max_tokens": request.max_tokens,
             "seed": request.seed,
+            "response_format": answer_format(request.answer_schema) if request.answer_schema else None,
             "api_key": self._api_key,
             "api_base": self._api_base,
             "stream": True if stream else None,

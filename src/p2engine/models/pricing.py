@@ -59,7 +59,12 @@ def usage(provider: str, model: str, answered: Answered, latency_s: float) -> Us
             if cost is not None:
                 break
     return Usage(
-        model=answered.model or name, tokens_in=tokens_in, tokens_out=tokens_out, cost_usd=cost, latency_s=latency_s
+        model=answered.model or name,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        cost_usd=cost,
+        latency_s=latency_s,
+        provider=provider,
     )
 
 

@@ -43,6 +43,8 @@ class RequestWriter:
         if request.tools:
             parts.append(b'"tools":' + self._tool_list(request.tools))
         parts.extend(self._sampling(request))
+        if request.answer_schema is not None:
+            parts.append(b'"response_format":' + _encode(answer_format(request.answer_schema)))
         if stream:
             parts.append(b'"stream":true,"stream_options":{"include_usage":true}')
         return b",".join(parts) + b"}"
@@ -65,6 +67,11 @@ class RequestWriter:
             # The tuple is kept beside its bytes, so that its id is not given to another.
             known = self._tools[id(tools)] = (tools, wire_tools(tools))
         return known[1]
+
+
+def answer_format(schema: dict[str, Any]) -> dict[str, Any]:
+    """How chat completions are told what form an answer shall have."""
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
 @lru_cache(maxsize=256)

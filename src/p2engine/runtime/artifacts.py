@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from p2engine.domain.ids import EffectId, StackRef
+from p2engine.domain.ids import BlobRef, EffectId, StackRef
 from p2engine.domain.records import Artifact, Branch, Cursor, Event, Fact, Query
 from p2engine.errors import ToolError
 from p2engine.limits import QUERY_EVENTS_MAX
@@ -42,6 +42,11 @@ class Saving:
             )
             for name, (artifact, _) in self._saved.items()
         )
+
+    @property
+    def bodies(self) -> dict[BlobRef, bytes]:
+        """What the facts rely on."""
+        return {artifact.blob: body for artifact, body in self._saved.values()}
 
     async def save(self, name: str, content: str | bytes, *, media: str = "text/plain") -> Artifact:
         if not isinstance(name, str) or name != plain_text(name):

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
+from p2engine.domain.draft import Step
 from p2engine.domain.ids import MAIN, StackRef, ref_of, wait_key
-from p2engine.domain.machine import Step, end
+from p2engine.domain.machine import end
 from p2engine.domain.records import Batch, Branch, Conversation, Fact
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import AnyState, Finished, Override, ToolCall, ToolResult, Waiting

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from p2engine.domain.decisions import Answer
+from p2engine.domain.draft import Step
 from p2engine.domain.effects import Ask
 from p2engine.domain.ids import AgentId, StackRef, effect_id
-from p2engine.domain.machine import Step, hear, settle, wake
-from p2engine.domain.records import Batch, Branch, Commit, Fact, Placed, Verdict
+from p2engine.domain.machine import hear, settle, wake
+from p2engine.domain.records import Batch, Branch, Commit, Fact, Placed
 from p2engine.domain.records import Conversation as Record
 from p2engine.domain.setup import Setup
 from p2engine.domain.stack import Stack
@@ -23,6 +24,7 @@ from p2engine.domain.states import (
     UserMessage,
     UserResponse,
 )
+from p2engine.domain.verdicts import Verdict
 from p2engine.errors import AlreadySettled, StoreError, UsageError
 from p2engine.limits import FOLLOW_PERIOD_S, MESSAGE_BYTES_MAX
 from p2engine.runtime import branches

@@ -14,7 +14,7 @@ from p2engine.errors import HeadMoved, UsageError
 from p2engine.runtime.turn import commit
 from p2engine.runtime.world import World
 
-INHERITED = frozenset({"model", "llm_model", "temperature", "top_p", "max_tokens", "render_policy"})
+INHERITED = frozenset({"model", "llm_model", "temperature", "top_p", "max_tokens", "render_policy", "seed", "book"})
 """Overrides that a child takes over from its caller. Tools and persona are an agent's own: power is not inherited."""
 
 

@@ -15,6 +15,7 @@ from p2engine.errors import NameTaken, StoreError, UsageError
 from p2engine.limits import SWEEP_PERIOD_S
 from p2engine.ports import Dispatcher, EventSink
 from p2engine.runtime import branches
+from p2engine.runtime.bookkeeper import Bookkeeper
 from p2engine.runtime.conversation import Conversation
 from p2engine.runtime.perform import perform
 from p2engine.runtime.sinks import Fanout
@@ -49,7 +50,9 @@ class Engine:
         self.world = world
         world.here = dispatch(self.run, self.failed)
         world.dispatcher = elsewhere or world.here
-        self.sweeper = Sweeper(world, period_s=sweep_period_s)
+        self.bookkeeper = Bookkeeper(world)
+        world.moved = self.bookkeeper.nudge
+        self.sweeper = Sweeper(world, period_s=sweep_period_s, bookkeeper=self.bookkeeper)
         self._fanout = Fanout(world.store, sinks)
         self._listening: asyncio.Task[None] | None = None
         self._closed = False
@@ -62,6 +65,7 @@ class Engine:
         """
         if feeds:
             await self._fanout.start()
+        self.bookkeeper.books = sweeps
         self.sweeper.start(of_all=sweeps)
         if self.world.keeps is not None:
             self._listening = asyncio.get_running_loop().create_task(self._heed_drops())
@@ -86,6 +90,7 @@ class Engine:
         await self.sweeper.aclose()
         await self.world.here.aclose()
         await self.world.dispatcher.aclose()
+        await self.bookkeeper.aclose()
         await self._fanout.aclose()
         await self.world.store.aclose()
 
@@ -121,9 +126,12 @@ class Engine:
             raise UsageError("a new conversation needs an agent")
         return await self._open(name, AgentId(agent), group)
 
-    async def conversations(self, prefix: str = "", *, limit: int = 1000) -> Sequence[Record]:
-        """The conversations whose name or id begins with `prefix`, newest first."""
-        return await self.world.store.conversations(prefix=prefix, limit=limit)
+    async def conversations(self, prefix: str = "", *, limit: int = 1000, grouped: bool = True) -> Sequence[Record]:
+        """The conversations whose name or id begins with `prefix`, newest first.
+
+        grouped: where no prefix is given, those that are trials of rollouts as well.
+        """
+        return await self.world.store.conversations(prefix=prefix, limit=limit, grouped=grouped)
 
     async def _open(self, name: str | None, agent: AgentId, group: str | None) -> Conversation:
         branches.checked_name(agent, "agent")

@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import assert_never
 
 import msgspec
 
 from p2engine.domain.decisions import Answer, Decision, Failure, ToolOutcome
-from p2engine.domain.effects import AnyEffect, Ask, CallAgent, CallTool, Cancel, Return, Think
-from p2engine.domain.ids import EffectId, ref_of, wait_key
-from p2engine.domain.machine import Outcome, Step, end, settle, wake
+from p2engine.domain.draft import Step
+from p2engine.domain.effects import AnyEffect, Ask, CallAgent, CallTool, Cancel, Judge, Return, Think
+from p2engine.domain.ids import BlobRef, EffectId, ref_of, wait_key
+from p2engine.domain.machine import Outcome, end, settle, wake
 from p2engine.domain.records import Batch, Claimed, Fact, Perform
 from p2engine.domain.render import select
 from p2engine.domain.stack import Stack
@@ -19,6 +21,7 @@ from p2engine.limits import DECISION_TIMEOUT_S, RELEASES_MAX, TRIES_MAX
 from p2engine.ports import AgentView, OnText, ToolContext
 from p2engine.runtime.artifacts import Saving
 from p2engine.runtime.delegation import open_child
+from p2engine.runtime.judging import judged, settle_verdict
 from p2engine.runtime.outcomes import plain_decision, plain_result, plain_text
 from p2engine.runtime.purse import Purse
 from p2engine.runtime.turn import commit
@@ -45,12 +48,16 @@ async def perform(job: Perform, world: World) -> Sequence[AnyEffect]:
 
 async def _perform(effect_id: EffectId, world: World) -> Sequence[AnyEffect]:
     kept = world.kept.get(effect_id)
-    if kept is not None:
-        return await _settle(kept.effect, kept.outcome, world, kept.facts)
+    if kept is not None and kept.outcome is None:
+        return await settle_verdict(kept.effect, world, kept.facts)
+    if kept is not None and kept.outcome is not None:
+        return await _settle(kept.effect, kept.outcome, world, kept.facts, kept.bodies)
     taken = await _take(effect_id, world)
     if taken is None:
         return ()
     effect, spoiled = taken
+    if isinstance(effect, Judge):
+        return await _judge(effect, world, spoiled)
     if spoiled is not None:
         return await _settle(effect, spoiled, world)
     match effect:
@@ -100,9 +107,9 @@ def _spoiled(claimed: Claimed) -> Outcome | None:
     effect = claimed.effect
     why = f"given up: {claimed.tries} processes died or stalled on it"
     match effect:
-        case Think() if claimed.tries > TRIES_MAX:
+        case Think() | Judge() if claimed.tries > TRIES_MAX:
             return Failure(why)
-        case CallTool() if claimed.started:
+        case CallTool(repeat="never") if claimed.started:
             why = "interrupted: the process died while this ran; outcome unknown, not run again"
             return ToolOutcome(status="interrupted", content=why)
         case CallTool() if claimed.tries > TRIES_MAX:
@@ -111,7 +118,13 @@ def _spoiled(claimed: Claimed) -> Outcome | None:
             return None
 
 
-async def _settle(effect: AnyEffect, outcome: Outcome, world: World, facts: Sequence[Fact] = ()) -> Sequence[AnyEffect]:
+async def _settle(
+    effect: AnyEffect,
+    outcome: Outcome,
+    world: World,
+    facts: Sequence[Fact] = (),
+    bodies: Mapping[BlobRef, bytes] = MappingProxyType({}),
+) -> Sequence[AnyEffect]:
     """Write the outcome and what comes next, in one commit. Refused: it is kept as a late event."""
 
     def decide(stack: Stack, at: float) -> Step:
@@ -126,6 +139,7 @@ async def _settle(effect: AnyEffect, outcome: Outcome, world: World, facts: Sequ
             settles=(effect.id,),
             awaited=effect.key,
             facts=facts,
+            bodies=bodies,
         )
     except AlreadySettled:
         world.kept[effect.id] = Kept(effect, outcome, facts)  # until its event is written
@@ -133,7 +147,7 @@ async def _settle(effect: AnyEffect, outcome: Outcome, world: World, facts: Sequ
         world.kept.pop(effect.id, None)
         return ()
     except StoreError:  # a disk that refuses it now may take it later; what was done is not done again for that
-        world.kept[effect.id] = Kept(effect, outcome, facts)
+        world.kept[effect.id] = Kept(effect, outcome, facts, bodies)
         raise
     world.kept.pop(effect.id, None)
     return step.effects
@@ -253,26 +267,44 @@ async def _call_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
         )
         for number, (kind, body) in enumerate(outcome.events)
     )
-    return await _settle(effect, outcome, world, (*facts, *events))
+    return await _settle(effect, outcome, world, (*facts, *events), artifacts.bodies if facts else {})
 
 
 async def _without_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
-    """On the agent's list but not loaded here: hand it back for a process that has it.
+    """On the agent's list but not loaded here."""
+    if await _handed_back(effect, f"tool {effect.tool!r}", world):
+        return ()
+    why = f"tool {effect.tool!r} is on the agent's list, but no process that runs here has it loaded"
+    return await _settle(effect, ToolOutcome(status="error", content=why), world)
 
-    Where this process does everything itself, give up after a while.
+
+async def _judge(effect: Judge, world: World, spoiled: Outcome | None) -> Sequence[AnyEffect]:
+    evaluation, why = effect.evaluation, ""
+    if isinstance(spoiled, Failure):
+        why = spoiled.detail
+    elif world.judges is None or world.judges.identity(evaluation) is None:
+        if await _handed_back(effect, f"evaluator {evaluation.evaluator!r}", world):
+            return ()
+        why = f"no process that runs here has evaluator {evaluation.evaluator!r} loaded"
+    return await settle_verdict(effect, world, (await judged(effect, world, why),))
+
+
+async def _handed_back(effect: AnyEffect, what: str, world: World) -> bool:
+    """Give back what this process has not loaded, for one that has it.
+
+    Where this process does everything itself, it is given up after a while: False.
     """
     times = world.released[effect.id] = world.released.get(effect.id, 0) + 1
     if world.keeps is None and times > RELEASES_MAX:
         del world.released[effect.id]
-        why = f"tool {effect.tool!r} is on the agent's list, but no process that runs here has it loaded"
-        return await _settle(effect, ToolOutcome(status="error", content=why), world)
-    complaint = f"effect {effect.id} waits for a process that has tool {effect.tool!r}"
+        return False
+    complaint = f"effect {effect.id} waits for a process that has {what}"
     if complaint not in world.told:
         world.told.add(complaint)
         log.warning("%s", complaint)
     conversation = (await world.stacks.branch(effect.ref)).conversation
     await world.store.write(Batch(conversation=conversation, releases=(effect.id,), owner=world.owner))
-    return ()
+    return True
 
 
 async def _return(effect: Return, world: World) -> Sequence[AnyEffect]:

@@ -6,7 +6,18 @@ Whose money it is, and under which id it is paid, comes from the effect; nothing
 from collections.abc import AsyncIterator, Sequence
 
 from p2engine.domain.ids import EffectId, ref_of
-from p2engine.domain.money import Account, AccountName, Amount, Limit, Receipt, Record, RecordQuery, Transfer
+from p2engine.domain.money import (
+    MAIN_BOOK,
+    Account,
+    AccountName,
+    Amount,
+    BookId,
+    Limit,
+    Receipt,
+    Record,
+    RecordQuery,
+    Transfer,
+)
 from p2engine.domain.stack import Stack
 from p2engine.ports import Ledger
 from p2engine.runtime.world import World
@@ -23,6 +34,7 @@ class Purse:
         self._stack = stack
         self._effect = effect
         self._name = AccountName(stack.agent)
+        self._book = BookId(stack.setup.book) or MAIN_BOOK
         self._paid = 0
 
     async def pay(self, payee: str, amount: Amount, reason: str = "") -> Receipt:
@@ -37,16 +49,21 @@ class Purse:
             amount=amount,
             reason=reason,
             cause=self._effect,
+            book=self._book,
             limits=tuple([limit async for limit in self._limits()]),
         )
         (receipt,) = await (await self._ledger()).transfer(transfer)
+        self._world.moved()
         return receipt
 
+    def again(self) -> "Purse":
+        return Purse(self._world, self._stack, self._effect)
+
     async def balance(self, agent: str | None = None) -> Account | None:
-        return await (await self._ledger()).account(AccountName(agent or self._name))
+        return await (await self._ledger()).account(AccountName(agent or self._name), book=self._book)
 
     async def history(self, limit: int) -> Sequence[Record]:
-        return await (await self._ledger()).records(RecordQuery(account=self._name, limit=limit))
+        return await (await self._ledger()).records(RecordQuery(book=self._book, account=self._name, limit=limit))
 
     async def _ledger(self) -> Ledger:
         assert self._world.ledger is not None

@@ -7,6 +7,7 @@ from p2engine.domain.ids import EffectId
 from p2engine.domain.records import Job, Perform
 from p2engine.errors import StoreError
 from p2engine.limits import SWEEP_JOBS_MAX, SWEEP_PERIOD_S
+from p2engine.runtime.bookkeeper import Bookkeeper
 from p2engine.runtime.world import World
 
 log = logging.getLogger("p2engine.runtime")
@@ -15,8 +16,10 @@ log = logging.getLogger("p2engine.runtime")
 class Sweeper:
     """Submits again what is due. Safe to run in many processes at once: claiming decides."""
 
-    def __init__(self, world: World, *, period_s: float = SWEEP_PERIOD_S) -> None:
+    def __init__(self, world: World, *, period_s: float = SWEEP_PERIOD_S, bookkeeper: Bookkeeper | None = None) -> None:
+        """bookkeeper: looks after the books between two sweeps of all."""
         self._world = world
+        self._bookkeeper = bookkeeper
         self.period_s = period_s
         self._failed: dict[str, Job] = {}
         self._unknown: set[EffectId] = set()
@@ -68,3 +71,5 @@ class Sweeper:
                 self._world.doubt(error)
                 log.warning("sweep failed: %s", error)
             await asyncio.sleep(self.period_s)
+            if of_all and self._bookkeeper is not None:
+                await self._bookkeeper.sweep()

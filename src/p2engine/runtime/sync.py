@@ -7,9 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from p2engine.domain.records import Branch, Cursor, Event, Query, Verdict
+from p2engine.domain.records import Branch, Cursor, Event, Query
 from p2engine.domain.records import Conversation as Record
 from p2engine.domain.setup import Setup
+from p2engine.domain.verdicts import Verdict
 from p2engine.runtime.branches import Forked
 from p2engine.runtime.conversation import Conversation, OnText, Reply
 from p2engine.runtime.engine import Engine

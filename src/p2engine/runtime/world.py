@@ -1,37 +1,55 @@
 """The doors a turn may use, and what one process keeps between steps. Holds; does nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from p2engine.domain.effects import AnyEffect
-from p2engine.domain.ids import EffectId, OwnerId, StackRef, effect_id
+from p2engine.domain.ids import BlobRef, EffectId, OwnerId, StackRef, effect_id
 from p2engine.domain.machine import Outcome
 from p2engine.domain.money import Caps
 from p2engine.domain.records import Commit, Fact
 from p2engine.domain.stack import Stack
 from p2engine.errors import Rewound, StoreError
-from p2engine.ports import Archive, AuditableLedger, BlobStore, Clock, Dispatcher, Ids, OnText, Roster, ToolRunner
+from p2engine.ports import (
+    Archive,
+    AuditableLedger,
+    BlobStore,
+    Clock,
+    Dispatcher,
+    Ids,
+    Judges,
+    OnText,
+    Roster,
+    ToolRunner,
+)
 from p2engine.runtime.bus import Bus
 from p2engine.runtime.deadlines import Deadlines
 from p2engine.runtime.stacks import Stacks
 
 
 class Kept(NamedTuple):
-    """What an effect came to, and what is recorded with it."""
+    """What an effect came to, and what is recorded with it. A verdict comes to nothing but facts.
+
+    bodies: that the facts rely on.
+    """
 
     effect: AnyEffect
-    outcome: Outcome
+    outcome: Outcome | None
     facts: Sequence[Fact] = ()
+    bodies: Mapping[BlobRef, bytes] = MappingProxyType({})
 
 
 @dataclass(slots=True, kw_only=True)
 class World:
     """One process's view: ports, caches, and the effects it owns.
 
-    ledger: opens it at the first use; None where it is off. caps: what agents may pay.
+    judges: the evaluators; None where there are none. ledger: opens it at the first use; None where it is off.
+    caps: what agents may pay.
     keeps: which effects are born owned by this process and run here, None: all; whoever claims the others runs them.
+    has_ledger: whether there is one yet, without opening it. moved: told when this process has made it write.
     wrote: told of every commit of this process.
     here: runs jobs in this process. dispatcher: gets them done, here or elsewhere.
     born: effects this process owns and has not begun. busy: those it does now. running: attempts that may be
@@ -52,6 +70,9 @@ class World:
     owner: OwnerId
     bus: Bus
     ledger: Callable[[], Awaitable[AuditableLedger]] | None = None
+    has_ledger: Callable[[], bool] = lambda: True
+    moved: Callable[[], None] = lambda: None
+    judges: Judges | None = None
     caps: Caps = field(default_factory=Caps)
     keeps: Callable[[AnyEffect], bool] | None = None
     wrote: Callable[[Commit], None] | None = None

@@ -28,14 +28,14 @@ from p2engine.domain.records import (
     Query,
     Written,
 )
-from p2engine.errors import NewerFormat, StoreError, UsageError
+from p2engine.errors import NewerFormat, Rewound, StoreError, UsageError
 from p2engine.limits import BUSY_WAIT_S, FOLLOW_FIRST_LOOK_S, FOLLOW_LOOK_S, HANDED_OUT_S, LEASE_S, RELEASED_S
 from p2engine.stores.redis_batch import Plan, placed, refuse
 from p2engine.stores.redis_channels import Channels, Messages
 from p2engine.stores.redis_errors import passing
 from p2engine.stores.redis_events import Log
 from p2engine.stores.redis_owners import Lease
-from p2engine.stores.redis_scripts import Scripts
+from p2engine.stores.redis_scripts import Known, Scripts
 from p2engine.stores.redis_server import RETRY_FIRST_S, RETRY_MAX_S, RedisServer
 from p2engine.stores.redis_stacks import Directory
 from p2engine.stores.rows import AFTER_ALL, Where
@@ -65,14 +65,14 @@ class RedisStore:
         self._client: Any = server.client  # its types allow text, which this one never returns
         self._handed_out_us = int(handed_out_s * 1e6)
         self._released_us = int(released_s * 1e6)
-        self._scripts = Scripts(server)
         self._directory = Directory(server.client, server.address.prefix)
         self._log = Log(server)
         self._channels = Channels(server)
         self.owner = OwnerId(uuid.uuid4().hex[:16])
-        self._lease = Lease(server, self._directory.key("owner", self.owner), self.owner, lease_s=lease_s)
+        self._scripts = Scripts(server, self.owner)
+        self._lease_us = int(lease_s * 1e6)
+        self._lease = Lease(server, self._scripts, self.owner, lease_s=lease_s)
         self._speech: dict[StackRef, list[str]] = {}
-        self._speaking: asyncio.Task[None] | None = None
         self._closed = False
 
     @classmethod
@@ -107,34 +107,38 @@ class RedisStore:
                 f" this version knows {SCHEMA}",
                 hint="update P2Engine",
             )
-        self._scripts.epoch, self._scripts.seen = int(epoch or 0), int(cursor or 0)
+        self._scripts.known = Known(int(epoch or 0), int(cursor or 0), self.owner)
 
     # Writing
 
     async def write(self, batch: Batch) -> Written:
-        """All or nothing. Raises AlreadySettled, HeadMoved, NameTaken and UsageError, in this order, and StoreError.
+        """All or nothing. Raises AlreadySettled, HeadMoved, NameTaken, UsageError and BodiesLost, in this order, and
+        StoreError.
 
         StoreBusy: the server was away for too long, and may have done it all the same.
         """
         self._check_open()
-        planned = Plan(batch, handed_out_us=self._handed_out_us, released_us=self._released_us)
-        if self._speech:
-            await self._speak()  # what is said comes before the answer that it became
+        planned = Plan(
+            batch,
+            handed_out_us=self._handed_out_us,
+            released_us=self._released_us,
+            has_bodies=self.server.has_bodies,
+        )
+        self._speak()  # what is said comes before the answer that it became
         answer = await self._send(planned)
         if answer[0] != b"ok":
             refuse(answer)
         row, followers = int(answer[1]), int(answer[2])
-        self._scripts.seen = max(self._scripts.seen, row)
+        self._scripts.saw(row, int(answer[3]))
         return Written(row, followed=followers > 0)
 
     async def _send(self, planned: Plan) -> list[Any]:
         """Have it written. An attempt whose answer did not come may have been done, so the next one says so."""
         again, deadline, pause_s = False, time.monotonic() + BUSY_WAIT_S, RETRY_FIRST_S
         while True:
-            scripts = self._scripts
             try:
-                answer: list[Any] = await scripts.once(
-                    "write", *planned.arguments(epoch=scripts.epoch, seen=scripts.seen, again=again)
+                answer: list[Any] = await self._scripts.once(
+                    "write", *planned.arguments(known=self._scripts.known, again=again)
                 )
                 return answer
             except (RedisError, OSError) as error:
@@ -148,8 +152,7 @@ class RedisStore:
 
     async def claim(self, effect: EffectId, owner: OwnerId, *, since: int = 0) -> Claimed | None:
         self._check_open()
-        scripts = self._scripts
-        answer = await scripts("claim", effect, owner, since, scripts.epoch, scripts.seen)
+        answer = await self._scripts("claim", effect, owner, since, self._lease_us, *self._scripts.known)
         if answer is None:
             return None
         _, body, tries, started, rows, followers = answer
@@ -165,7 +168,7 @@ class RedisStore:
 
     async def due(self, *, limit: int) -> Sequence[Job]:
         scripts = self._scripts
-        answer = await scripts("due", limit, self._handed_out_us, scripts.epoch, scripts.seen)
+        answer = await scripts("due", limit, self._handed_out_us, self._lease_us, *scripts.known)
         return [Perform(EffectId(effect.decode()), kind.decode()) for effect, kind in answer[1:]]
 
     async def owed(self, ref: StackRef) -> Sequence[EffectId]:
@@ -204,18 +207,13 @@ class RedisStore:
 
     def speak(self, ref: StackRef, text: str) -> None:
         if not self._speech:
-            asyncio.get_running_loop().call_later(SPEAK_S, self._speak_soon)
+            asyncio.get_running_loop().call_later(SPEAK_S, self._speak)
         self._speech.setdefault(ref, []).append(text)
 
-    def _speak_soon(self) -> None:
-        if self._speech:
-            self._speaking = asyncio.ensure_future(self._speak())
-
-    async def _speak(self) -> None:
+    def _speak(self) -> None:
         speech, self._speech = self._speech, {}
-        with suppress(RedisError, OSError):  # it may be lost: the answer is what is kept
-            for ref, texts in speech.items():
-                await self._client.publish(self._directory.key("news", ref), SPOKEN + "".join(texts).encode())
+        for ref, texts in speech.items() if not self._closed else ():
+            self._scripts.tell(self._directory.key("news", ref), SPOKEN + "".join(texts).encode())
 
     async def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed] | str]:
         """News that begin where `since` ends need no look; else, or where none come, what is missing is loaded."""
@@ -247,15 +245,17 @@ class RedisStore:
                 async for event in self._log.tail(after, lambda: self._closed):
                     after = event.cursor
                     yield event
-            except (RedisError, OSError) as error:
+            except (RedisError, OSError, Rewound) as error:
                 if self._closed:
                     return
-                if not passing(error):
+                if not isinstance(error, Rewound) and not passing(error):
                     raise self.server.error(error) from error
                 await asyncio.sleep(RETRY_MAX_S)
 
-    async def conversations(self, *, prefix: str = "", limit: int = 1000) -> Sequence[Conversation]:
-        return await self._read(lambda: self._directory.conversations(prefix, limit))
+    async def conversations(
+        self, *, prefix: str = "", limit: int = 1000, grouped: bool = True
+    ) -> Sequence[Conversation]:
+        return await self._read(lambda: self._directory.conversations(prefix, limit, grouped=grouped))
 
     async def conversation(self, key: ConversationId) -> Conversation | None:
         return await self._read(lambda: self._directory.conversation(key))

@@ -7,7 +7,7 @@ import msgspec
 
 from p2engine.domain.codec import decode_commit, encode
 from p2engine.domain.effects import AnyEffect, kind_of
-from p2engine.domain.ids import StackRef
+from p2engine.domain.ids import BlobRef, StackRef
 from p2engine.domain.records import (
     Batch,
     Branch,
@@ -18,7 +18,9 @@ from p2engine.domain.records import (
     StackWrite,
     check_whole,
 )
-from p2engine.errors import AlreadySettled, HeadMoved, NameTaken, StoreError, UsageError
+from p2engine.errors import AlreadySettled, BodiesLost, HeadMoved, NameTaken, StoreError, UsageError
+from p2engine.stores.redis_blobs import hash_of
+from p2engine.stores.redis_scripts import Known
 from p2engine.stores.rows import Where, clip
 
 NO_END: Final = 2**52  # how the scripts say that a branch goes on
@@ -29,8 +31,11 @@ _json = msgspec.json.Encoder().encode
 class Plan:
     """A batch as the writing script reads it: JSON, and its bodies, which JSON points at by number."""
 
-    def __init__(self, batch: Batch, *, handed_out_us: int, released_us: int) -> None:
-        """Raises UsageError for what no store could write."""
+    def __init__(self, batch: Batch, *, handed_out_us: int, released_us: int, has_bodies: bool) -> None:
+        """has_bodies: those that the batch names are to be in the same Redis.
+
+        Raises UsageError for what no store could write.
+        """
         check_whole(batch)
         self._bodies: list[bytes] = []
         self._plain: dict[str, Any] = {
@@ -46,15 +51,16 @@ class Plan:
             "branches": [_branch(branch) for branch in batch.branches],
             "current": batch.current or "",
             "facts": [self._fact(fact) for fact in batch.facts],
+            "bodies": [hash_of(body) for body in batch.bodies] if has_bodies else (),
             "handed_out_us": handed_out_us,
             "released_us": released_us,
         }
         if batch.opens is not None:
             self._plain["opens"] = _conversation(batch.opens)
 
-    def arguments(self, *, epoch: int, seen: int, again: bool) -> list[bytes]:
+    def arguments(self, *, known: Known, again: bool) -> list[bytes]:
         """What to call the script with. again: an earlier attempt was sent, and its answer never came."""
-        return [_json({**self._plain, "epoch": epoch, "seen": seen, "again": again}), *self._bodies]
+        return [_json({**self._plain, **known._asdict(), "again": again}), *self._bodies]
 
     def _body(self, body: Commit | Fact | AnyEffect) -> int:
         self._bodies.append(encode(body))
@@ -129,6 +135,8 @@ def refuse(answer: Sequence[Any]) -> NoReturn:
             raise NameTaken(f"there is a branch {name!r} of {agent} already")
         case "no parent", [ref, at]:
             raise UsageError(f"there is no stack {ref!r} of at least {at} entries to branch from")
+        case "bodies", lost:
+            raise BodiesLost([BlobRef(f"b2:{body}") for body in lost])
         case "no branch", [ref]:
             raise UsageError(f"the conversation has no branch {ref!r}")
         case _:

@@ -22,6 +22,7 @@ class RedisBlobs:
         self._client = server.client
         self._prefix = f"{server.address.prefix}:blob:"
         self._piece_bytes = piece_bytes
+        server.has_bodies = True
 
     async def put(self, body: bytes) -> BlobRef:
         """Raises UsageError above ARTIFACT_BYTES_MAX, StoreError when the server does not take it."""
@@ -82,7 +83,12 @@ class RedisBlobs:
         return b"".join([piece, *pieces]) if there else None
 
     def _key(self, ref: BlobRef) -> str:
-        parts = _REF.fullmatch(ref)
-        if parts is None:
-            raise StoreError(f"{ref!r} names no body")
-        return self._prefix + parts[1]
+        return self._prefix + hash_of(ref)
+
+
+def hash_of(ref: BlobRef) -> str:
+    """The digits by which a key is named. Raises StoreError for what is no ref."""
+    parts = _REF.fullmatch(ref)
+    if parts is None:
+        raise StoreError(f"{ref!r} names no body")
+    return parts[1]

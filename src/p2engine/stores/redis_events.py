@@ -5,7 +5,7 @@ from typing import Any
 
 from p2engine.domain.ids import AgentId, ConversationId, StackRef
 from p2engine.domain.records import Cursor, Event, Query
-from p2engine.errors import Pruned
+from p2engine.errors import Pruned, Rewound
 from p2engine.limits import QUERY_EVENTS_MAX, TAIL_ROWS_MAX
 from p2engine.stores.redis_server import RedisServer
 from p2engine.stores.rows import AFTER_ALL, ALL_KINDS, Kinds, Row, events_of, matching
@@ -27,7 +27,7 @@ class Log:
         self._groups: dict[ConversationId, str | None] = {}
 
     async def search(self, query: Query) -> Sequence[Event]:
-        """The events that match, oldest first. Raises Pruned."""
+        """The events that match, oldest first. Raises Pruned, and Rewound where the server lost them meanwhile."""
         await self.check_kept(query.after)
         kinds = Kinds(query.kinds)
         limit = min(query.limit, QUERY_EVENTS_MAX)
@@ -140,6 +140,8 @@ class Log:
     async def _row(self, entry: Entry, inside: dict[bytes, bytes]) -> Row:
         fields = entry[1]
         ref = StackRef(fields[b"ref"].decode()) if fields.get(b"ref") else None
+        if b"body" not in inside or (ref and ref not in self._branches):
+            raise Rewound(f"row {_row_of(entry)} was lost while it was read", hint="read again")
         name, agent, conversation = self._branches[ref] if ref else (None, None, None)
         if b"seq" not in fields and inside.get(b"conversation"):
             conversation = ConversationId(inside[b"conversation"].decode())

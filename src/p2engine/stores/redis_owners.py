@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from p2engine.domain.ids import OwnerId
 from p2engine.errors import StoreError
 from p2engine.limits import LEASE_RENEWALS, LEASE_S
+from p2engine.stores.redis_scripts import Scripts
 from p2engine.stores.redis_server import RedisServer
 
 CLOCK_EVERY = 12  # renewals between two looks at the server's clock
@@ -21,9 +22,9 @@ log = logging.getLogger("p2engine.stores")
 class Lease:
     """The life of `owner` on a server, from `begin` to `end`."""
 
-    def __init__(self, server: RedisServer, key: str, owner: OwnerId, *, lease_s: float = LEASE_S) -> None:
+    def __init__(self, server: RedisServer, scripts: Scripts, owner: OwnerId, *, lease_s: float = LEASE_S) -> None:
         self._server = server
-        self._key = key
+        self._scripts = scripts
         self.owner = owner
         self._lease_s = lease_s
         self._who = f"process {os.getpid()} on {socket.gethostname()}"
@@ -39,7 +40,7 @@ class Lease:
             await asyncio.gather(self._renewing, return_exceptions=True)
 
     async def _set(self) -> None:
-        await self._server.client.set(self._key, self._who, px=int(self._lease_s * 1000))
+        await self._scripts.once("renew", self.owner, self._who, int(self._lease_s * 1e6))
 
     async def _renew(self) -> None:
         """A lease that lapsed is begun anew: what was taken over meanwhile is settled by whoever is first."""

@@ -45,6 +45,7 @@ class RedisServer:
         self.notes: list[str] = []
         self.info: dict[str, Any] = {}  # what the server said of itself when it was opened
         self.found = Found("", None, (), ())  # and how that was judged
+        self.has_bodies = False  # whether bodies are kept there as well, which what is written may rely on
         self.client = _client(address)
         self.answer_s = float("inf")  # that the server took for its quickest answer to the last `sync`
         self._monotonic = time.monotonic

@@ -24,12 +24,12 @@ class Directory:
     def key(self, kind: str, name: str = "") -> str:
         return f"{self._prefix}:{kind}:{name}" if name else f"{self._prefix}:{kind}"
 
-    async def conversations(self, prefix: str, limit: int) -> list[Conversation]:
+    async def conversations(self, prefix: str, limit: int, *, grouped: bool) -> list[Conversation]:
         exact = await self._client.hget(self.key("names"), prefix) if prefix else None
         if exact is not None:
             ids = [exact]
         elif not prefix:
-            ids = await self._client.zrevrange(self.key("conversations"), 0, limit - 1)
+            ids = await self._client.zrevrange(self.key("conversations" if grouped else "ungrouped"), 0, limit - 1)
         else:
             word = prefix.encode()
             words = await self._client.zrangebylex(self.key("words"), b"[" + word, b"[" + word + b"\xff")

@@ -167,8 +167,10 @@ class SqliteStore:
     def tail(self, after: Cursor) -> AsyncIterator[Event]:
         return self._tails.follow(after)
 
-    async def conversations(self, *, prefix: str = "", limit: int = 1000) -> Sequence[Conversation]:
-        return self._read(sqlite_stacks.conversations, prefix, limit)
+    async def conversations(
+        self, *, prefix: str = "", limit: int = 1000, grouped: bool = True
+    ) -> Sequence[Conversation]:
+        return self._read(sqlite_stacks.conversations, prefix, limit, grouped)
 
     async def conversation(self, key: ConversationId) -> Conversation | None:
         return self._read(sqlite_stacks.conversation, key)

@@ -93,9 +93,9 @@ def cut(db: sqlite3.Connection, ref: StackRef, length: int) -> int:
     return int(seq + max(safe)) if safe else commit.safe_before
 
 
-def conversations(db: sqlite3.Connection, prefix: str, limit: int) -> list[Conversation]:
+def conversations(db: sqlite3.Connection, prefix: str, limit: int, grouped: bool) -> list[Conversation]:
     if not prefix:
-        rows = db.execute(f"{_CONVERSATION} ORDER BY cid DESC LIMIT ?", (limit,))
+        rows = db.execute(f"{_CONVERSATION} WHERE ? OR grp IS NULL ORDER BY cid DESC LIMIT ?", (grouped, limit))
         return [_conversation(row) for row in rows]
     exact = db.execute(f"{_CONVERSATION} WHERE name = ?", (prefix,)).fetchone()
     if exact:

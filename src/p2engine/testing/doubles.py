@@ -1,20 +1,24 @@
-"""Doubles at the edge of the world: agents and tools from plain functions, a clock by hand, ids from a counter."""
+"""Doubles at the edge of the world: agents, tools, evaluators from functions; a clock by hand; ids from a counter."""
 
 import itertools
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from p2engine.domain.decisions import Decision, Move, Say, ToolOutcome
+from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId, ConversationId, StackRef
 from p2engine.domain.messages import ToolSpec, Usage
 from p2engine.domain.setup import Budget, DedupPolicy, Repeat, Setup, ToolGrant
+from p2engine.domain.verdicts import Subject, Verdict
 from p2engine.errors import UsageError
 from p2engine.ports import Agent, AgentView, ToolContext
 
 Decide = Callable[[AgentView], Awaitable[Sequence[Move] | Decision | str]]
 ToolBody = Callable[[Mapping[str, Any], ToolContext], Awaitable[ToolOutcome | str]]
+Judged = Callable[[Subject], Awaitable[Verdict | float | None]]
 
 
 class FunctionAgent:
@@ -42,6 +46,7 @@ class FixedRoster:
         dedup: DedupPolicy = "none",
         budget: Budget | None = None,
         approval: Sequence[str] = (),
+        evaluations: Sequence[Evaluation] = (),
     ) -> None:
         self._agents = {AgentId(name): FunctionAgent(decide) for name, decide in agents.items()}
         self._setups = {
@@ -52,6 +57,7 @@ class FixedRoster:
                 delegates=tuple(other for other in self._agents if other != name),
                 budget=budget or Budget(),
                 dedup=dedup,
+                evaluations=tuple(evaluations),
             )
             for name in self._agents
         }
@@ -65,7 +71,9 @@ class FixedRoster:
         setup = self._setups[agent]
         if "tools" in changes:
             setup = msgspec.structs.replace(setup, tools=tuple(t for t in setup.tools if t.name in changes["tools"]))
-        plain = {key: value for key, value in changes.items() if key in ("model", "temperature", "max_tokens")}
+        plain = {key: changes[key] for key in ("model", "temperature", "max_tokens", "seed", "book") if key in changes}
+        if "evaluations" in changes:
+            plain["evaluations"] = msgspec.convert(changes["evaluations"], tuple[Evaluation, ...])
         return msgspec.structs.replace(setup, **plain) if plain else setup
 
     def agent(self, setup: Setup) -> Agent:
@@ -87,6 +95,26 @@ class FunctionTools:
     async def __call__(self, name: str, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome:
         outcome = await self.tools[name](arguments, ctx)
         return ToolOutcome(content=outcome) if isinstance(outcome, str) else outcome
+
+
+class FunctionJudges:
+    """Evaluators that are functions of a subject: a score, or a whole verdict. asked: how often each was."""
+
+    def __init__(self, evaluators: Mapping[str, Judged]) -> None:
+        self.evaluators = dict(evaluators)
+        self.asked: Counter[str] = Counter()
+
+    def identity(self, evaluation: Evaluation) -> str | None:
+        return evaluation.evaluator if evaluation.evaluator in self.evaluators else None
+
+    async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:
+        name = evaluation.evaluator
+        self.asked[name] += 1
+        said = await self.evaluators[name](subject)
+        if isinstance(said, Verdict):
+            return said
+        status = "undecided" if said is None else "scored"
+        return Verdict(evaluator=name, version="1", subject=subject.event, score=said, status=status)  # type: ignore[arg-type]
 
 
 class CountingIds:

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from p2engine.domain.decisions import Decision, Delegate, Move, Say, ToolOutcome, UseTool
+from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId, OwnerId, StackRef
 from p2engine.domain.records import Job, Placed, Query
 from p2engine.domain.states import AgentCall, AgentResult, Finished, ToolCall, ToolResult, UserMessage
+from p2engine.domain.verdicts import Subject
 from p2engine.errors import ModelError
 from p2engine.ports import AgentView, Archive, ToolContext
 from p2engine.runtime.bus import Bus
@@ -27,7 +29,7 @@ from p2engine.runtime.engine import Engine
 from p2engine.runtime.world import World
 from p2engine.stores.owners import MemoryOwners, Owners
 from p2engine.stores.sqlite import SqliteStore
-from p2engine.testing.doubles import CountingIds, FixedRoster, FunctionTools
+from p2engine.testing.doubles import CountingIds, Decide, FixedRoster, FunctionJudges, FunctionTools, Judged
 from p2engine.testing.memory import MemoryBlobs
 from p2engine.testing.virtual_time import run as run_virtually
 
@@ -79,6 +81,7 @@ class _Process:
             blobs=MemoryBlobs(),
             roster=sim.roster(self),
             tools=FunctionTools({name: self._tool(name) for name in sim.tools}),
+            judges=FunctionJudges({each.evaluator: self._judge(each.evaluator) for each in sim.evaluations}),
             clock=sim,
             ids=sim.ids,
             owner=self.owner,
@@ -110,6 +113,14 @@ class _Process:
             if self.sim.random.random() < self.sim.chaos.fail:
                 return ToolOutcome(status="error", content="it broke")
             return f"{name} of {arguments.get('n')}"
+
+        return body
+
+    def _judge(self, name: str) -> Judged:
+        async def body(subject: Subject) -> float:
+            self.sim.seen.performs[f"{name} {subject.event}"] += 1
+            await self._risk()
+            return 1 / (1 + len(subject.transcript))
 
         return body
 
@@ -147,6 +158,7 @@ class Simulation:
     """One seeded run: a boss that calls tools and delegates, helpers that do so too, and users who interrupt."""
 
     tools: Mapping[str, Any] = {"look": "free", "book": "idempotent", "pay": "never"}
+    evaluations = (Evaluation(evaluator="good"), Evaluation(evaluator="apt", when="step"))
 
     def __init__(self, seed: int, store: Archive, owners: Owners, chaos: Chaos = CHAOS) -> None:
         self.random = random.Random(seed)
@@ -203,18 +215,19 @@ class Simulation:
                 raise ModelError("the model is down")
             return _moves(view, chance)
 
-        agents = dict.fromkeys(("boss", "ann", "bob"), decide)
-        return FixedRoster(agents, self.tools)
+        return self.cast(decide)
+
+    def cast(self, decide: Decide) -> FixedRoster:
+        return FixedRoster(dict.fromkeys(("boss", "ann", "bob"), decide), self.tools, evaluations=self.evaluations)
 
     # The play
 
     async def play(self) -> Seen:
         """Run to rest, then check. What the user sees is done through a process that does not die."""
-        stage = _stage(self)
+        stage, loop = _stage(self), asyncio.get_running_loop()
         conversation = await stage.conversation("play", agent="boss")
         root = conversation.record.current
         saying: list[asyncio.Task[Reply]] = []
-        loop = asyncio.get_running_loop()
         for turn in range(TURNS):
             saying.append(loop.create_task(conversation.say(f"task {turn}")))
             if self.random.random() < 0.4:  # a second message, whenever it falls
@@ -238,19 +251,17 @@ class Simulation:
             due = await self.store.due(limit=500)
             await self.submit(*sorted(due, key=str))  # stores may differ in what they call older
             stack = await stage.world.stacks.refresh(root)
-            if isinstance(stack.ground, Finished) and not (all_owed and (due or self._busy())):
+            owes = due or any(process.running for process in self.processes)
+            if isinstance(stack.ground, Finished) and not (all_owed and owes):
                 return
         self.seen.problems.append(f"stuck: {await self.store.due(limit=10)}, ground {stack.ground}")
-
-    def _busy(self) -> bool:
-        return any(process.running for process in self.processes)
 
 
 def _stage(sim: Simulation) -> Engine:
     world = World(
         store=sim.store,
         blobs=MemoryBlobs(),
-        roster=FixedRoster({"boss": _never, "ann": _never, "bob": _never}, sim.tools),
+        roster=sim.cast(_never),
         tools=FunctionTools(),
         clock=sim,
         ids=sim.ids,
@@ -284,9 +295,11 @@ async def check(sim: Simulation, stage: Engine, root: StackRef, sent: int) -> No
     """The invariants, on every stack of the conversation and over all performs."""
     problems = sim.seen.problems
     conversation = (await sim.store.conversations())[0]
+    judged = Counter([event.id for event in await sim.store.events(Query(kinds=("eval.verdict",), limit=10_000))])
     for branch in await sim.store.branches(conversation.id, delegates=True):
         own = [placed for placed in await sim.store.load(branch.ref) if placed.ref == branch.ref]
         problems += [f"{branch.ref}: {problem}" for problem in _stack_problems(own)]
+        problems += [f"{branch.ref}: {problem}" for problem in _verdict_problems(own, judged)]
         if owed := await sim.store.owed(branch.ref):
             problems.append(f"{branch.ref}: owes {list(owed)} at rest")
         stack = await stage.world.stacks.refresh(branch.ref)
@@ -300,6 +313,14 @@ async def check(sim: Simulation, stage: Engine, root: StackRef, sent: int) -> No
             problems.append(f"{effect} may never be repeated and ran {times} times")
         if times > 1 + sim.seen.kills:
             problems.append(f"{effect} ran {times} times with {sim.seen.kills} deaths")
+
+
+def _verdict_problems(own: Sequence[Placed], judged: Mapping[str, int]) -> Iterator[str]:
+    """What is wrong with its verdicts: a turn that ended and was not cancelled has one for its end."""
+    for place, state in ((f"{p.ref}:{at}.", s) for p in own for at, s in enumerate(p.commit.states, p.seq)):
+        times = sum(n for owed, n in judged.items() if owed.startswith(place))
+        if isinstance(state, Finished) and times != (state.reason != "cancelled"):
+            yield f"the end at {place} ({state.reason}) has {times} verdicts"
 
 
 def _stack_problems(own: Sequence[Placed]) -> Iterator[str]:

@@ -158,6 +158,7 @@ def function_tool(
     post_effects: object = (),
     requires_context: bool = False,
     requires_approval: bool = False,
+    milestone: bool = False,
     timeout_s: float = TOOL_TIMEOUT_S,
     retries: int = 0,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
@@ -175,6 +176,7 @@ def function_tool(function: Callable[..., Any] | None = None, /, **options: Any)
     dedup_ttl: seconds in which an equal call counts as a repeat.
     post_effects: `agent_call`, `save_artifact`, `raise_event`, or functions from the result to these.
     requires_approval: a person must agree to each call.
+    milestone: a result of it is a point that evaluators of milestones judge.
     timeout_s: of one attempt. retries: further attempts; only for tools that may be repeated.
 
     Raises ConfigError, with file and line, for a declaration that cannot hold; NotAvailable for what this version
@@ -203,6 +205,7 @@ class _Options(msgspec.Struct, frozen=True, kw_only=True):
     post_effects: object = ()
     requires_context: bool = False
     requires_approval: bool = False
+    milestone: bool = False
     timeout_s: float = TOOL_TIMEOUT_S
     retries: int = 0
 
@@ -234,6 +237,7 @@ def _body(name: str, function: Callable[..., Any], options: _Options) -> ToolBod
         parameters=arguments.parameters,
         repeat="free" if options.side_effect_free else "idempotent" if options.idempotent else "never",
         requires_approval=options.requires_approval,
+        milestone=options.milestone,
         dedup_ttl_s=options.dedup_ttl,
         cache_ttl_s=options.cache_ttl,
         timeout_s=options.timeout_s,

@@ -22,6 +22,7 @@ def _exact(value: object) -> object:
 Agent = Annotated[str, Field(min_length=1, max_length=NAME_BYTES_MAX)]
 Written = Annotated[str | int | float, BeforeValidator(_exact)]
 Reason = Annotated[str, Field(max_length=REASON_BYTES_MAX)]
+RETRIES = 2  # of a payment whose outcome is unknown: the same order again is paid once
 Few = Annotated[int, Field(ge=1, le=100)]
 
 
@@ -34,11 +35,12 @@ async def check_balance(ctx: ToolContext, agent_id: Agent | None = None) -> dict
     """
     account = await _wallet(ctx).balance(agent_id)
     if account is None:
-        return {"status": "error", "error": f"{agent_id or ctx.agent} has no wallet"}
+        why = f"{agent_id or ctx.agent} has no wallet; the operator opens it with `p2engine ledger init`"
+        return {"status": "error", "error": why}
     return {"status": "success", **_shown(account)}
 
 
-@function_tool(idempotent=True)
+@function_tool(idempotent=True, retries=RETRIES)
 async def transfer_funds(to_agent: Agent, amount: Written, ctx: ToolContext, reason: Reason = "") -> dict[str, Any]:
     """Pay another agent out of your own wallet.
 
@@ -50,7 +52,7 @@ async def transfer_funds(to_agent: Agent, amount: Written, ctx: ToolContext, rea
     return _told(await _wallet(ctx).pay(to_agent, _amount(amount), reason))
 
 
-@function_tool(idempotent=True)
+@function_tool(idempotent=True, retries=RETRIES)
 async def reward_agent(agent_id: Agent, ctx: ToolContext, amount: Written = 10, reason: Reason = "") -> dict[str, Any]:
     """Reward another agent for its work, out of your own wallet.
 

@@ -86,6 +86,8 @@ class Runner:
     async def _attempts(self, tool: Tool, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome:
         further = tool.spec.retries if tool.spec.repeat != "never" else 0
         for number in range(further + 1):
+            if number and ctx.wallet is not None:
+                ctx = msgspec.structs.replace(ctx, wallet=ctx.wallet.again())
             attempt = await self._attempt(tool, arguments, ctx)
             if attempt.again_s is None or number == further:
                 break
@@ -178,7 +180,7 @@ def _place(error: BaseException) -> str:
 
 def _late(spec: ToolSpec, limit_s: float) -> str:
     text = f"{spec.name} did not answer within {limit_s:g} s"
-    return text if spec.repeat != "never" else f"{text}; outcome unknown: it may have had its effect, or may still"
+    return text if spec.repeat == "free" else f"{text}; outcome unknown: it may have had its effect, or may still"
 
 
 def _again_s(error: BaseException) -> float | None:

@@ -4,9 +4,8 @@ What a script says is told apart by its first word; `epoch` is understood here, 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError
@@ -14,7 +13,7 @@ from redis.exceptions import NoScriptError, RedisError
 from p2engine.errors import Rewound
 from p2engine.stores.redis_server import RedisServer
 
-NAMES: Final = ("write", "load", "claim", "due", "holders", "leave", "backlog")
+NAMES: Final = ("write", "load", "claim", "due", "renew", "holders", "leave", "backlog")
 
 
 Call = tuple[str | bytes | int, ...]
@@ -31,12 +30,16 @@ class Gathered:
 
     async def send(self, call: Call) -> Any:
         """What the server answers. Raises what the client raises: it may have been done all the same."""
+        return await self.post(call)
+
+    def post(self, call: Call) -> "asyncio.Future[Any]":
+        """The same to come. It is sent before everything that is posted later."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((call, answer))
         if self._sending is None:
             self._sending = loop.create_task(self._send())
-        return await answer
+        return answer
 
     async def _send(self) -> None:
         try:
@@ -73,10 +76,23 @@ class Gathered:
         return answers
 
 
-class Scripts:
-    """The scripts on one server. epoch, seen: how often the server went back in time, and the newest row known here."""
+class Known(NamedTuple):
+    """What a process knows of the server's past, by which the server sees that it has lost some of it.
 
-    def __init__(self, server: RedisServer) -> None:
+    epoch: how often it went back in time. seen: the newest row known here. writer, wrote: who this is, and how many
+    batches it has written in this epoch that were acknowledged.
+    """
+
+    epoch: int
+    seen: int
+    writer: str
+    wrote: int = 0
+
+
+class Scripts:
+    """The scripts on one server, called by one process."""
+
+    def __init__(self, server: RedisServer, writer: str) -> None:
         self._server = server
         folder = files(__package__)
         common = (folder / "common.lua").read_text()
@@ -84,8 +100,12 @@ class Scripts:
             name: server.client.register_script(common + (folder / f"{name}.lua").read_text()) for name in NAMES
         }
         self._calls = Gathered(server)
-        self.epoch = 0
-        self.seen = 0
+        self.known = Known(0, 0, writer)
+
+    def saw(self, row: int, wrote: int) -> None:
+        """A write was acknowledged; of several, the answers may come in any order."""
+        known = self.known
+        self.known = known._replace(seen=max(known.seen, row), wrote=max(known.wrote, wrote))
 
     async def once(self, name: str, *arguments: str | bytes | int) -> Any:
         """Call a script a single time. Raises what the client raises: it may have been done all the same."""
@@ -97,7 +117,8 @@ class Scripts:
             await self._server.client.script_load(script.script)
             answer = await self._calls.send(call)
         if answer and answer[0] == b"epoch":
-            lost, self.seen, self.epoch = self.seen, 0, int(answer[1])
+            lost = self.known.seen
+            self.known = Known(int(answer[1]), 0, self.known.writer)
             raise Rewound(
                 f"{self._server.address} went back in time: writes up to row {lost} were acknowledged and are gone",
                 hint="what they said is lost; work goes on from what is left",
@@ -108,9 +129,12 @@ class Scripts:
         """Call a script that may be done twice; while the server is away, again. Raises StoreError, StoreBusy."""
         return await self._server.patiently(lambda: self.once(name, *arguments))
 
-    async def run(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """A plain command, likewise."""
-        return await self._server.patiently(call)
+    def tell(self, channel: str, news: bytes) -> None:
+        """Publish something that may be lost, before everything that is called later."""
+        self._calls.post(("PUBLISH", channel, news)).add_done_callback(_leave)
 
 
-__all__ = ["NAMES", "RedisError", "Scripts"]
+def _leave(answer: "asyncio.Future[Any]") -> None:
+    """Nobody asks what became of it, and asyncio is to know that."""
+    if not answer.cancelled():
+        answer.exception()

@@ -1,6 +1,7 @@
--- What the scripts share. KEYS[1] is the prefix of the project; every key below it is listed in docs/stores.md.
+-- What the scripts share. KEYS[1] is the prefix of the project; every key below it is listed in docs/store.md.
 local P = KEYS[1]
 local NO_END = 4503599627370496 -- 2^52
+local WROTE_MS = 86400000 -- how long it is known what a process has written that is heard of no more
 
 local function id_of(number) -- as text: Lua would write a great number as 1e+15
   return string.format('%.0f', number)
@@ -11,8 +12,22 @@ local function now_us()
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
+-- An owner whose lease ran out while the server was silent has had no chance to renew it: all are spared for a while.
 local function alive(owner)
-  return redis.call('EXISTS', P .. ':owner:' .. owner) == 1
+  if redis.call('EXISTS', P .. ':owner:' .. owner) == 1 then
+    return true
+  end
+  return now_us() < tonumber(redis.call('HGET', P .. ':meta', 'spared') or '0')
+end
+
+-- Somebody who lives was heard. Where that was long ago nobody could be, and everybody has one lease to be heard again.
+local function beat(lease_us)
+  local time = now_us()
+  local last = tonumber(redis.call('HGET', P .. ':meta', 'beat') or time)
+  if time - last > lease_us / 2 then -- a lease is renewed more often than that
+    redis.call('HSET', P .. ':meta', 'spared', id_of(time + lease_us))
+  end
+  redis.call('HSET', P .. ':meta', 'beat', id_of(time))
 end
 
 local function ref_of(effect)
@@ -76,6 +91,14 @@ local function take(effect, owner)
   redis.call('HSET', P .. ':effect:' .. effect, 'owner', owner)
 end
 
+-- An effect of an epoch that is over may have been begun, and the mark that says so lost: who takes it up is to know.
+local function doubt(effect, epoch)
+  local key = P .. ':effect:' .. effect
+  if tonumber(redis.call('HGET', key, 'epoch') or '0') ~= epoch then
+    redis.call('HSET', key, 'started', 1, 'epoch', id_of(epoch))
+  end
+end
+
 -- An owner is no more: what it held is anybody's, and due at once.
 local function free_all(owner)
   local held = P .. ':held:' .. owner
@@ -88,12 +111,16 @@ local function free_all(owner)
   redis.call('SREM', P .. ':holders', owner)
 end
 
--- A server that went back in time, behind what a client has seen, begins an epoch: its rows have greater numbers than
--- any that were ever given. Returns the epoch, when it is not the one the client knows.
-local function moved_on(epoch, seen)
+-- A server that went back in time, behind what a client has seen or has written itself, begins an epoch: its rows have
+-- greater numbers than any that were ever given. Returns the epoch, when it is not the one the client knows.
+-- What others write cannot hide the loss of what the client wrote: each has a count of its own.
+local function moved_on(epoch, seen, writer, wrote)
   local meta = redis.call('HMGET', P .. ':meta', 'epoch', 'cursor')
   local current, cursor = tonumber(meta[1] or '0'), tonumber(meta[2] or '0')
-  if cursor < seen and current <= epoch then
+  if current > epoch then
+    return current
+  end
+  if cursor < seen or (wrote > 0 and tonumber(redis.call('GET', P .. ':wrote:' .. writer) or '0') < wrote) then
     redis.call('HSET', P .. ':epochs', id_of(epoch + 1), id_of(cursor))
     redis.call('HSET', P .. ':meta', 'epoch', id_of(epoch + 1), 'cursor', id_of((epoch + 1) * 1099511627776))
     return epoch + 1

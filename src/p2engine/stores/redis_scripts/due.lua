@@ -1,9 +1,10 @@
 -- What nobody who lives holds, longest owed first: { effect, kind } each. What it returns counts as handed out.
-local limit, handed_out_us = tonumber(ARGV[1]), tonumber(ARGV[2])
-local epoch = moved_on(tonumber(ARGV[3]), tonumber(ARGV[4]))
+local limit, handed_out_us, lease_us = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local epoch = moved_on(tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]))
 if epoch then
   return { 'epoch', epoch }
 end
+beat(lease_us)
 for _, owner in ipairs(redis.call('SMEMBERS', P .. ':holders')) do
   if redis.call('EXISTS', P .. ':held:' .. owner) == 0 or not alive(owner) then
     free_all(owner)

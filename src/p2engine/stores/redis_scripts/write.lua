@@ -1,10 +1,11 @@
--- Writes one batch, all or nothing: every check comes before the first write. Returns { 'ok', row, followers } or a
--- refusal; followers: how many processes listen to the news of the first stack.
+-- Writes one batch, all or nothing: every check comes before the first write. Returns { 'ok', row, followers, wrote }
+-- or a refusal. followers: how many processes listen to the news of the first stack; wrote: how many batches this one has
+-- written.
 -- A body is the number of the argument it comes in, since JSON holds no bytes.
 local batch = cjson.decode(ARGV[1])
 local conversation, owner, again = batch.conversation, batch.owner, batch.again
 
-local epoch = moved_on(batch.epoch, batch.seen)
+local epoch = moved_on(batch.epoch, batch.seen, batch.writer, batch.wrote)
 if epoch then
   return { 'epoch', epoch }
 end
@@ -30,7 +31,7 @@ end
 if again then
   local row = written_before()
   if row then
-    return { 'ok', row, 0 }
+    return { 'ok', row, 0, batch.wrote }
   end
 end
 
@@ -112,8 +113,22 @@ if batch.opens or #fresh > 0 or batch.current ~= '' then
   end
 end
 
+local lost = { 'bodies' }
+for _, body in ipairs(batch.bodies) do
+  if redis.call('EXISTS', P .. ':blob:' .. body) == 0 then
+    lost[#lost + 1] = body
+  end
+end
+if #lost > 1 then
+  return lost
+end
+
 -- Writes
 
+local wrote = redis.call('INCR', P .. ':wrote:' .. batch.writer)
+if wrote == 1 then
+  redis.call('PEXPIRE', P .. ':wrote:' .. batch.writer, WROTE_MS)
+end
 local row, followers = 0, 0
 local function next_row()
   row = redis.call('HINCRBY', P .. ':meta', 'cursor', 1)
@@ -126,6 +141,9 @@ if batch.opens then
   redis.call('HSET', P .. ':conversation:' .. conversation, 'name', opens.name, 'agent', opens.agent, 'current',
     opens.current, 'created_at', opens.created_at, 'group', opens.group, 'number', number)
   redis.call('ZADD', P .. ':conversations', number, conversation)
+  if opens.group == '' then
+    redis.call('ZADD', P .. ':ungrouped', number, conversation)
+  end
   redis.call('HSET', P .. ':names', opens.name, conversation)
   redis.call('ZADD', P .. ':words', 0, opens.name .. '\0' .. conversation, 0, conversation .. '\0' .. conversation)
 end
@@ -184,6 +202,9 @@ for _, effect in ipairs(batch.effects) do
   local holder = effect.left and '' or owner
   redis.call('HSET', P .. ':effect:' .. effect.id, 'kind', effect.kind, 'owner', holder, 'tries', 0, 'started', 0,
     'born', id_of(time), 'body', ARGV[effect.body])
+  if batch.epoch > 0 then
+    redis.call('HSET', P .. ':effect:' .. effect.id, 'epoch', id_of(batch.epoch))
+  end
   redis.call('ZADD', P .. ':owed:' .. ref_of(effect.id), id_of(time), effect.id)
   if holder == '' then
     redis.call('ZADD', P .. ':free', id_of(time + batch.handed_out_us), effect.id)
@@ -209,4 +230,4 @@ end
 if batch.current ~= '' then
   redis.call('HSET', P .. ':conversation:' .. conversation, 'current', batch.current)
 end
-return { 'ok', row, followers }
+return { 'ok', row, followers, wrote }

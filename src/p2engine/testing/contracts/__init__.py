@@ -11,6 +11,7 @@ A suite is a class whose tests take fixtures; its docstring says which. A module
 from p2engine.testing.contracts.blobs import BlobStoreContract
 from p2engine.testing.contracts.catalogue import CatalogueContract
 from p2engine.testing.contracts.dispatcher import DispatcherContract
+from p2engine.testing.contracts.evaluator import EvaluatorContract
 from p2engine.testing.contracts.events import EventsContract
 from p2engine.testing.contracts.ledger import LedgerContract
 from p2engine.testing.contracts.lineage import LineageContract
@@ -32,6 +33,7 @@ __all__ = [
     "BlobStoreContract",
     "CatalogueContract",
     "DispatcherContract",
+    "EvaluatorContract",
     "EventSinkContract",
     "LedgerContract",
     "StoreContract",

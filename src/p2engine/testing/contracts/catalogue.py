@@ -23,6 +23,14 @@ class CatalogueContract:
         assert await _names(store, limit=2) == ["three", "two"]
         assert (await store.conversations())[0] == conversation("three", group="g")
 
+    async def test_those_of_groups_may_be_left_out(self, store: Archive) -> None:
+        """Without a prefix, and before the limit is counted; by a prefix they are found all the same."""
+        await store.write(opening("one"))
+        for name in ("g/1", "g/2", "g/3"):
+            await store.write(opening(name, group="g"))
+        assert [found.name for found in await store.conversations(grouped=False, limit=2)] == ["one"]
+        assert len(await store.conversations(prefix="g/", grouped=False)) == 3
+
     async def test_a_prefix_finds_names_and_ids(self, store: Archive) -> None:
         """The beginning of a name or of an id finds; an exact name comes alone; nothing in a name is a wildcard."""
         for name in ("chat", "chat-2", "cha%", "other", "Chat", "ünï"):

@@ -9,6 +9,7 @@ import pytest
 from p2engine.domain.messages import Usage
 from p2engine.domain.records import Batch, Commit, Cursor, Event, Query, StackWrite, body_of
 from p2engine.domain.states import ToolResult, UserMessage
+from p2engine.errors import UsageError
 from p2engine.limits import TAIL_ROWS_MAX
 from p2engine.ports import Archive
 from p2engine.testing.histories import (
@@ -81,6 +82,24 @@ class EventsContract:
         assert (about.id, about.kind, about.body, about.index) == ("f1", "eval.done", {"score": 1}, None)
         assert (about.conversation, about.agent, about.branch, about.ref) == (DEMO, "alpha", "demo", ref("demo"))
         assert (alone.id, alone.conversation, alone.agent, alone.ref) == ("f2", None, None, None)
+
+    async def test_facts_need_no_conversation(self, store: Archive) -> None:
+        """A batch of no conversation has facts alone, each once; one about a stack is of that stack's conversation."""
+        await store.write(opening())
+        about = msgspec.structs.replace(fact("f1", "ledger.transfer", of="demo"), conversation=None)
+        strange = msgspec.structs.replace(fact("f2", "ledger.opened", of="demo"), conversation=None, ref=ref("ghost"))
+        alone = Batch(conversation=None, facts=(about, strange, fact("f3", "ledger.opened")))
+        assert (await store.write(alone)).row > 0
+        assert (await store.write(alone)).row == 0
+        first, *others = await store.events(Query(kinds=("ledger.",)))
+        assert (first.conversation, first.agent, first.ref) == (DEMO, "alpha", ref("demo"))
+        assert [(event.id, event.conversation, event.ref) for event in others] == [
+            ("f2", None, None),
+            ("f3", None, None),
+        ]
+        assert await _ids(store, conversation=DEMO, kinds=["ledger."]) == ["f1"]
+        with pytest.raises(UsageError, match="facts alone"):
+            await store.write(Batch(conversation=None, writes=(grown("demo", 2, [UserMessage(text="x")]),)))
 
     async def test_queries_choose(self, store: Archive) -> None:
         """Conversation, stack, agent, kind, time and place each choose; together they choose what all of them do."""

@@ -1,109 +1,64 @@
 """What every Ledger does: each order once, refusals with their reason, and no money made or lost.
 
-A subclass gives `ledger`, an empty one, and `clock`, the ClockByHand that it reads.
+A subclass gives `ledger`, an empty one, `second`, which is the same as another process has it open, and `clock`, the
+ClockByHand that both read.
 """
 
 import asyncio
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from p2engine.domain.money import (
     MAIN_BOOK,
-    Account,
     AccountName,
     Amount,
     BookId,
-    Hold,
     Limit,
     Opening,
-    Receipt,
     RecordQuery,
     Transfer,
     treasury,
 )
 from p2engine.errors import UsageError
 from p2engine.ports import Ledger
+from p2engine.testing.contracts.ledger_holds import HoldContract
+from p2engine.testing.contracts.ledger_words import (
+    ALICE,
+    BOB,
+    CAROL,
+    NOON,
+    ClockByHand,
+    account,
+    amount,
+    balance,
+    check_conserved,
+    holding,
+    opened,
+    pay,
+    paying,
+)
 
-ALICE, BOB, CAROL = AccountName("alice"), AccountName("bob"), AccountName("carol")
-NOON = 1_767_268_800.0
-
-
-class ClockByHand:
-    """A clock that stands until it is set."""
-
-    def __init__(self, at: float = NOON) -> None:
-        self.at = at
-
-    def __call__(self) -> float:
-        return self.at
-
-
-def amount(text: str) -> Amount:
-    return Amount.parse(text, zero=True)
-
-
-def paying(
-    order: str,
-    units: str | Amount = "10",
-    payer: str = ALICE,
-    payee: str = BOB,
-    *,
-    reason: str = "for the weather",
-    book: BookId = MAIN_BOOK,
-    limits: tuple[Limit, ...] = (),
-) -> Transfer:
-    """A transfer from alice to bob, unless said otherwise."""
-    return Transfer(
-        id=order,
-        payer=AccountName(payer),
-        payee=AccountName(payee),
-        amount=units if isinstance(units, Amount) else amount(units),
-        reason=reason,
-        cause="test",
-        book=book,
-        limits=limits,
-    )
+__all__ = [
+    "ALICE",
+    "BOB",
+    "CAROL",
+    "NOON",
+    "ClockByHand",
+    "LedgerContract",
+    "amount",
+    "balance",
+    "check_conserved",
+    "holding",
+    "opened",
+    "pay",
+    "paying",
+]
 
 
-def holding(order: str, units: str = "10", *, until: float | None = None) -> Hold:
-    """Alice sets money aside for bob; carol decides."""
-    return Hold(id=order, payer=ALICE, payee=BOB, amount=amount(units), authority=CAROL, until=until, cause="test")
-
-
-async def opened(ledger: Ledger, *names: str, initial: str = "100", book: BookId = MAIN_BOOK) -> None:
-    """Open wallets, alice's and bob's unless named."""
-    openings = [
-        Opening(name=AccountName(name), initial=amount(initial), book=book) for name in names or (ALICE, BOB, CAROL)
-    ]
-    await ledger.open_wallets(*openings)
-
-
-async def pay(ledger: Ledger, transfer: Transfer) -> Receipt:
-    (receipt,) = await ledger.transfer(transfer)
-    return receipt
-
-
-async def balance(ledger: Ledger, name: str, book: BookId = MAIN_BOOK) -> str:
-    """What a wallet holds, as text."""
-    return str((await _account(ledger, name, book)).balance)
-
-
-async def _account(ledger: Ledger, name: str, book: BookId = MAIN_BOOK) -> Account:
-    account = await ledger.account(AccountName(name), book=book)
-    assert account is not None
-    return account
-
-
-async def check_conserved(ledger: Ledger, *, book: BookId = MAIN_BOOK) -> None:
-    """What there is was given out by the treasury, to the last digit, and no wallet owes."""
-    accounts = await ledger.accounts(book=book)
-    assert sum(account.balance.units for account in accounts) == 0
-    assert all(account.balance.units >= 0 for account in accounts if account.kind in ("wallet", "escrow"))
-
-
-class LedgerContract:
-    """A subclass gives the fixtures `ledger`, empty, and `clock`."""
+class LedgerContract(HoldContract):
+    """A subclass gives the fixtures `ledger`, empty, `second`, the same in another process's hands, and `clock`."""
 
     async def test_a_wallet_is_opened_once(self, ledger: Ledger) -> None:
         """The treasury gives what it is opened with; opening again tops nothing up, whatever it says."""
@@ -111,7 +66,7 @@ class LedgerContract:
         assert await ledger.open_wallets(
             Opening(name=ALICE, initial=amount("500")), Opening(name=BOB, initial=amount("0"))
         ) == [False, True]
-        assert (await _account(ledger, ALICE)).owner == "ann"
+        assert (await account(ledger, ALICE)).owner == "ann"
         assert (await balance(ledger, ALICE), await balance(ledger, BOB)) == ("100.0", "0.0")
         assert await balance(ledger, treasury()) == "-100.0"
         await check_conserved(ledger)
@@ -128,7 +83,7 @@ class LedgerContract:
         await opened(ledger)
         receipt = await pay(ledger, paying("t1", "0.0000000001"))
         assert (receipt.status, receipt.at, str(receipt.left)) == ("paid", NOON, "99.9999999999")
-        alice, bob = await _account(ledger, ALICE), await _account(ledger, BOB)
+        alice, bob = await account(ledger, ALICE), await account(ledger, BOB)
         assert (str(alice.balance), str(alice.sent), alice.transfers) == ("99.9999999999", "0.0000000001", 1)
         assert (str(bob.balance), str(bob.received), bob.transfers) == ("100.0000000001", "0.0000000001", 1)
         await check_conserved(ledger)
@@ -177,6 +132,13 @@ class LedgerContract:
             (paying("t", "100.0000000001"), "funds"),
             (paying("t", reason="x" * 1001), "reason"),
             (paying("t", reason="\ud800"), "reason"),
+            (paying("t", payer="\ud800"), "account"),
+            (paying("t", payee="spend:\ud800"), "account"),
+            (paying("t", book=BookId("\ud800")), "account"),
+            (paying("t", book=BookId("")), "account"),
+            (paying("t", Amount(1, "A\0B")), "account"),
+            (paying("t", limits=(Limit(scope="\ud800", count=1, says="one"),)), "limit"),
+            (paying("t", "1000", payee="provider:x"), "funds"),
         ],
     )
     async def test_what_may_not_be_is_refused_with_its_reason(
@@ -189,6 +151,32 @@ class LedgerContract:
         assert (receipt.status, receipt.refusal) == ("refused", refusal)
         assert receipt.why
         assert await ledger.accounts() == before
+
+    async def test_what_nobody_wrote_is_not_found(self, ledger: Ledger) -> None:
+        """An order, an account, a book that never were are nothing, whatever their names."""
+        for name in ("nobody", "", "\ud800"):
+            assert await ledger.receipt(name) is None
+            assert await ledger.account(AccountName(name)) is None
+            assert await ledger.accounts(book=BookId(name)) == []
+            assert await ledger.records(RecordQuery(account=AccountName(name))) == []
+            assert (await ledger.release(name, by=CAROL)).refusal == "hold"
+
+    async def test_an_id_is_of_one_kind_of_order(self, ledger: Ledger) -> None:
+        """A hold, a transfer, an opening and the end of a hold never share an id; who comes second is told so."""
+        await opened(ledger)
+        await pay(ledger, paying("t1"))
+        assert (await ledger.hold(holding("t1"))).refusal == "id"
+        await ledger.hold(holding("h1"))
+        assert (await pay(ledger, paying("h1"))).refusal == "id"
+        changed = (holding("h1", "11"), holding("h1", until=NOON + 1), structs.replace(holding("h1"), authority=BOB))
+        assert [(await ledger.hold(other)).refusal for other in changed] == ["id"] * 3
+        assert (await pay(ledger, paying("h1/release"))).is_paid
+        assert (await ledger.release("h1", by=CAROL)).refusal == "id"
+        assert (await ledger.refund("h1", by=CAROL)).is_paid
+        await pay(ledger, paying("open:main:dave:CREDIT"))
+        with pytest.raises(UsageError, match="another order"):
+            await opened(ledger, "dave")
+        await check_conserved(ledger)
 
     async def test_a_refusal_stays_one(self, ledger: Ledger) -> None:
         """An order that was refused is not done later, when there would be money: a new order has a new id."""
@@ -232,6 +220,17 @@ class LedgerContract:
         receipts = await ledger.transfer(paying("d", "1", limits=once), paying("e", "1", limits=once))
         assert [receipt.refusal for receipt in receipts] == [None, "limit"]
 
+    async def test_two_limits_on_one_scope_count_a_transfer_once(self, ledger: Ledger) -> None:
+        """An amount and a number that are limited together are both of the same transfers."""
+        await opened(ledger)
+        both = (
+            Limit(scope="agent:alice", amount=amount("25"), says="at most 25"),
+            Limit(scope="agent:alice", count=2, says="two at most"),
+        )
+        receipts = await ledger.transfer(*(paying(f"t{number}", "10", limits=both) for number in range(3)))
+        assert [receipt.why for receipt in receipts] == ["", "", "at most 25; 20.0 of it is spent"]
+        assert (await pay(ledger, paying("t3", "5", limits=both))).why == "two at most"
+
     async def test_books_do_not_touch(self, ledger: Ledger) -> None:
         """A wallet of the same name in another book is another wallet."""
         trial = BookId("trial")
@@ -261,50 +260,25 @@ class LedgerContract:
         assert [record.id for record in rest] == ["t2", "t3", "t4", "t5", "t6"]
         assert await ledger.records(RecordQuery(since=NOON + 1)) == []
 
-    async def test_a_hold_is_nobodys_until_it_ends(self, ledger: Ledger) -> None:
-        """The payer cannot spend it, the payee has it when its authority says so, and only once."""
+    async def test_history_is_read_on_from_a_place(self, ledger: Ledger) -> None:
+        """Page by page, by the number of the last record that was read, everything comes once, oldest first."""
+        trial = BookId("trial")
         await opened(ledger)
-        held = await ledger.hold(holding("h1", "60"))
-        assert (held.status, await balance(ledger, ALICE), await balance(ledger, BOB)) == ("held", "40.0", "100.0")
-        assert await ledger.hold(holding("h1", "60")) == held
-        assert (await pay(ledger, paying("t1", "41"))).refusal == "funds"
-        released = await ledger.release("h1", by=CAROL)
-        assert released.is_paid
-        assert await ledger.release("h1", by=CAROL) == released
-        assert (await ledger.refund("h1", by=CAROL)).refusal == "hold"
-        assert (await balance(ledger, ALICE), await balance(ledger, BOB)) == ("40.0", "160.0")
-        await check_conserved(ledger)
-
-    async def test_a_hold_can_be_given_back(self, ledger: Ledger) -> None:
-        """By its authority or its payee; then it cannot be released any more."""
-        await opened(ledger)
-        await ledger.hold(holding("h1", "60"))
-        assert (await ledger.refund("h1", by=ALICE)).refusal == "hold"
-        assert (await ledger.refund("h1", by=BOB)).is_paid
-        assert (await ledger.release("h1", by=CAROL)).refusal == "hold"
-        assert (await ledger.refund("h1", by=BOB)).is_paid
-        assert await balance(ledger, ALICE) == "100.0"
-
-    async def test_a_hold_is_ended_by_its_authority(self, ledger: Ledger) -> None:
-        """Neither payer nor payee may release it, and there is none of another name."""
-        await opened(ledger)
-        await ledger.hold(holding("h1"))
-        await pay(ledger, paying("t1"))
-        for hold, by in (("h1", ALICE), ("h1", BOB), ("h1", ""), ("h2", CAROL), ("t1", CAROL)):
-            assert (await ledger.release(hold, by=AccountName(by))).refusal == "hold"
-        await check_conserved(ledger)
-
-    async def test_after_its_time_a_hold_can_only_be_given_back(self, ledger: Ledger, clock: ClockByHand) -> None:
-        """By anybody. A clock that goes backwards does not bring the time back."""
-        await opened(ledger)
-        assert (await ledger.hold(holding("h0", until=NOON))).refusal == "hold"
-        await ledger.hold(holding("h1", until=NOON + 60))
-        clock.at = NOON + 60
-        await pay(ledger, paying("t1", "1"))
-        clock.at = NOON
-        assert (await ledger.release("h1", by=CAROL)).refusal == "hold"
-        assert (await ledger.refund("h1", by=ALICE)).is_paid
-        assert await balance(ledger, ALICE) == "99.0"
+        await opened(ledger, book=trial)
+        await ledger.transfer(*(paying(f"t{number}", "1", book=(MAIN_BOOK, trial)[number % 2]) for number in range(20)))
+        for query in (
+            RecordQuery(newest=False, limit=3),
+            RecordQuery(newest=False, limit=3, account=BOB),
+            RecordQuery(newest=False, limit=3, account=ALICE, book=None, types=("transfer",)),
+        ):
+            read: list[int] = []
+            while page := await ledger.records(structs.replace(query, after=read[-1] if read else 0)):
+                read += [record.seq for record in page]
+            whole = await ledger.records(structs.replace(query, limit=100))
+            assert read == sorted(read) == [record.seq for record in whole]
+            assert len(whole) == {None: 13, BOB: 11, ALICE: 20}[query.account]
+        newest = await ledger.records(RecordQuery(account=ALICE, book=None, limit=2))
+        assert [record.id for record in newest] == ["t18", "t19"]
 
     async def test_a_clock_that_goes_back_does_not_take_the_ledger_along(
         self, ledger: Ledger, clock: ClockByHand
@@ -326,5 +300,42 @@ class LedgerContract:
         receipts = await asyncio.gather(*(pay(ledger, order) for order in [*orders, *orders[::7]]))
         assert {receipt.status for receipt in receipts} == {"paid", "refused"}
         await check_conserved(ledger)
-        held = [(await _account(ledger, name)).balance.units for name in names]
+        held = [(await account(ledger, name)).balance.units for name in names]
         assert sum(held) == 800 * 10**10
+
+    async def test_opposite_transfers_at_once_conserve_the_sum(self, ledger: Ledger, second: Ledger) -> None:
+        """Two processes pay to and fro at once, each order given to both: each is done once, and both see the same."""
+        await opened(ledger)
+        there = [paying(f"a{number}", "1", ALICE, BOB) for number in range(40)]
+        back = [paying(f"b{number}", "1", BOB, ALICE) for number in range(40)]
+        receipts = await asyncio.gather(
+            *(pay(ledger, order) for order in there),
+            *(pay(second, order) for order in back),
+            *(pay(second, order) for order in there),
+        )
+        assert all(receipt.is_paid for receipt in receipts)
+        assert receipts[:40] == receipts[80:]
+        assert await ledger.accounts() == await second.accounts()
+        assert (await balance(ledger, ALICE), await balance(second, BOB)) == ("100.0", "100.0")
+        await check_conserved(second)
+
+    async def test_one_who_brings_many_is_not_always_too_late(self, ledger: Ledger, second: Ledger) -> None:
+        """A batch of 2,500 against another process's single orders: both are done, each for itself."""
+        await opened(ledger, initial="10000")
+        many = asyncio.ensure_future(ledger.transfer(*(paying(f"m{number}", "1") for number in range(2500))))
+        singles = 0
+        while not many.done() and singles < 2000:
+            assert (await pay(second, paying(f"s{singles}", "1", BOB, ALICE))).is_paid
+            singles += 1
+        receipts = await many
+        assert [receipt.id for receipt in receipts] == [f"m{number}" for number in range(2500)]
+        assert all(receipt.is_paid for receipt in receipts)
+        assert await balance(second, BOB) == f"{12500 - singles}.0"
+        await check_conserved(ledger)
+
+    async def test_a_wallet_is_opened_once_by_two_at_once(self, ledger: Ledger, second: Ledger) -> None:
+        """One of two processes opens it, and the other is told so."""
+        openings = [Opening(name=AccountName(f"agent_{number}"), initial=amount("5")) for number in range(10)]
+        new = await asyncio.gather(*(one.open_wallets(opening) for opening in openings for one in (ledger, second)))
+        assert sum(is_new for (is_new,) in new) == 10
+        assert await balance(ledger, treasury()) == "-50.0"

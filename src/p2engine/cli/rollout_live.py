@@ -1,0 +1,309 @@
+"""A rollout while it runs, as a person sees it: a live table, lines, or a count. Knows rows as they come, and screens.
+
+Means are running ones with Student's t interval over trials; the report at the end weighs tasks as they should be.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from p2engine.cli.output import Output, one_line, safe
+from p2engine.cli.rollout_plan import money
+from p2engine.errors import SetupError
+from p2engine.rollouts.estimate import by_arm
+from p2engine.rollouts.findings import OFFLINE, number
+from p2engine.rollouts.results import TrialResult, metric_names
+from p2engine.rollouts.samples import t_quantile
+from p2engine.rollouts.spec import Spec, Trial
+from p2engine.rollouts.trial_rows import trial_row
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+LINES_MAX = 200  # trials that get a line each; beyond, one line stands for several
+SUMMARIES = 50  # lines that stand for several
+BAR = 12  # characters
+FRAME = 5  # lines of the screen beside the arms
+REFRESH = 4  # a second
+LEVEL = 0.975
+
+
+class View(Protocol):
+    """Takes in every trial as it ends; those told before are passed over."""
+
+    def take(self, result: TrialResult) -> None: ...
+
+
+@dataclass(slots=True)
+class Running:
+    """The mean and spread of numbers as they come, one at a time (Welford 1962)."""
+
+    n: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def take(self, value: float) -> None:
+        self.n += 1
+        away = value - self.mean
+        self.mean += away / self.n
+        self.squares += away * (value - self.mean)
+
+    def half(self) -> float | None:
+        """Half of the 95 % interval of the mean; None where there is none."""
+        if self.n < 2:
+            return None
+        try:
+            return t_quantile(LEVEL, self.n - 1) * math.sqrt(self.squares / (self.n - 1) / self.n)
+        except SetupError:  # without scipy there are means alone
+            return None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is known of one arm so far."""
+
+    name: str
+    planned: int
+    names: Sequence[str]
+    ended: int = 0
+    errors: int = 0
+    usd: float = 0.0
+    unpriced: bool = False
+    seconds: Running = field(default_factory=Running)
+    metrics: dict[str, Running] = field(default_factory=dict)
+
+    def take(self, result: TrialResult) -> None:
+        self.ended += 1
+        self.errors += result.status != "done"
+        self.usd += result.cost.usd
+        self.unpriced = self.unpriced or result.cost.unpriced > 0
+        self.seconds.take(result.duration_s)
+        for name, value in result.metrics.items():
+            if value is not None:
+                self.metrics.setdefault(name, Running()).take(value)
+
+    @property
+    def forecast(self) -> float:
+        """What all its trials will cost, if they go on so."""
+        return self.usd * self.planned / self.ended if self.ended else 0.0
+
+    def score(self, *, compared: bool) -> str:
+        """The first number that there is, with its interval where arms are compared."""
+        name = next((name for name in (*self.names, *self.metrics) if name in self.metrics), None)
+        if name is None:
+            return "–"
+        found = self.metrics[name]
+        half = found.half() if compared else None
+        return f"{name} {number(found.mean)}" + (f" ± {number(half)}" if half is not None else "")
+
+
+class Board:
+    """Every arm of a rollout as it stands. known: results from before it was begun or gone on with. now: the time.
+
+    offline: no interval is shown.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        trials: Sequence[Trial],
+        known: Iterable[TrialResult],
+        *,
+        now: Callable[[], float],
+        offline: bool,
+    ) -> None:
+        self.offline = offline
+        self.planned = len(trials)
+        self.ended = 0
+        self._now = now
+        self._seen: set[str] = set()
+        of_arm = by_arm(trials)
+        self.arms = {
+            (team.id, variant.id): Tally(
+                f"{team.id}/{variant.id}" if len(spec.teams) > 1 else variant.id,
+                len(of_arm.get((team.id, variant.id), ())),
+                metric_names(team.evaluations),
+            )
+            for team, variant in spec.arms()
+        }
+        for result in known:
+            self.take(result)
+        self._before = self.ended
+        self._began_at = now()
+
+    def take(self, result: TrialResult) -> bool:
+        """Whether it is new."""
+        if result.key in self._seen:
+            return False
+        self._seen.add(result.key)
+        self.ended += 1
+        tally = self.arms.get((result.team, result.variant))
+        if tally is None:  # somebody added it while this ran
+            tally = self.arms[result.team, result.variant] = Tally(f"{result.team}/{result.variant}", 0, ())
+        tally.take(result)
+        tally.planned = max(tally.planned, tally.ended)
+        self.planned = max(self.planned, self.ended)
+        return True
+
+    @property
+    def errors(self) -> int:
+        return sum(tally.errors for tally in self.arms.values())
+
+    def words(self) -> str:
+        """All of it in a line."""
+        usd = sum(tally.usd for tally in self.arms.values())
+        forecast = sum(tally.forecast for tally in self.arms.values())
+        parts = [f"{self.ended} of {self.planned} trials"]
+        parts += [f"{self.errors} without an answer"] if self.errors else []
+        if usd or not self.offline:
+            unknown = " and what has no price" if any(tally.unpriced for tally in self.arms.values()) else ""
+            parts.append(f"{money(usd)} so far{unknown}" + (f", about {money(forecast)} in all" if self.ended else ""))
+        return ", ".join([*parts, *self._time()])
+
+    def _time(self) -> Iterator[str]:
+        """How long it has taken, and will take if it goes on so."""
+        elapsed, new = self._now() - self._began_at, self.ended - self._before
+        yield _span(elapsed)
+        if new and self.ended < self.planned:
+            yield f"about {_span(elapsed / new * (self.planned - self.ended))} left"
+
+
+def _span(seconds: float) -> str:
+    """`8 s`, `3 min`, `2.5 h`."""
+    if seconds < 100:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def shown(output: Output, board: Board, *, follow: bool) -> Iterator[View]:
+    """While inside, the board is on the screen, as far as somebody looks."""
+    if output.is_json:
+        yield _JsonLines(output, board, follow=follow)
+    elif follow and output.is_terminal:
+        with _live(output, board, lambda console: table(board, console)) as view:
+            yield view
+    elif follow:
+        yield _Lines(output, board)
+    elif output.err.isatty() and not output.is_quiet:
+        with _live(output, board, lambda console: board.words(), transient=True) as view:
+            yield view
+    else:
+        yield _Silent(board)
+
+
+class _Silent:
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def take(self, result: TrialResult) -> None:
+        self._board.take(result)
+
+
+class _JsonLines:
+    """A line a trial."""
+
+    def __init__(self, output: Output, board: Board, *, follow: bool) -> None:
+        self._output = output
+        self._board = board
+        self._follow = follow
+
+    def take(self, result: TrialResult) -> None:
+        if self._board.take(result) and self._follow:
+            self._output.line("", trial_row(result))
+
+
+class _Lines:
+    """A line a trial, or one for several of many."""
+
+    def __init__(self, output: Output, board: Board) -> None:
+        self._output = output
+        self._board = board
+        self._every = 1 if board.planned <= LINES_MAX else math.ceil(board.planned / SUMMARIES)
+
+    def take(self, result: TrialResult) -> None:
+        board = self._board
+        if not board.take(result):
+            return
+        if self._every == 1:
+            self._output.line(f"[{board.ended}/{board.planned}] {trial_words(result)}")
+        elif board.ended % self._every == 0 or board.ended == board.planned:
+            self._output.line(board.words())
+
+
+def trial_words(result: TrialResult) -> str:
+    """One trial that has ended, in a line."""
+    metrics = "  ".join(f"{name} {'–' if value is None else number(value)}" for name, value in result.metrics.items())
+    why = f"  {one_line(result.detail, 100)}" if result.status != "done" and result.detail else ""
+    return f"{result.status:<9} {result.key}  {metrics}{why}"
+
+
+@contextmanager
+def _live(
+    output: Output, board: Board, draw: "Callable[[Console], Table | str]", *, transient: bool = False
+) -> Iterator[View]:
+    """A picture that is drawn again and again. transient: on standard error, and gone at the end."""
+    from rich.console import Console
+    from rich.live import Live
+
+    stream = output.err if transient else output.out
+    console = Console(
+        file=stream,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        color_system=None if output.options.no_color else "auto",
+    )
+    with Live(
+        console=console,
+        get_renderable=lambda: draw(console),
+        refresh_per_second=REFRESH,
+        transient=transient,
+        vertical_overflow="crop",
+    ):
+        yield _Silent(board)
+
+
+def table(board: Board, console: "Console") -> "Table":
+    """The board as a table that fits on the screen: where not all variants do, those that began last are shown."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    room = max(3, console.height - FRAME)
+    arms = list(board.arms.values())
+    left_out = max(0, len(arms) - room)
+    begun = max((place for place, tally in enumerate(arms, 1) if tally.ended), default=0)
+    first = min(max(0, begun - room), left_out)
+    caption = board.words() + (f"; {left_out} more variants" if left_out else "")
+    drawn = Table(
+        title=Text(OFFLINE) if board.offline else None,
+        caption=Text(caption),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        padding=(0, 1),
+    )
+    for column in ("variant", "", "trials", "so far", "errors", "cost", "seconds"):
+        drawn.add_column(column, no_wrap=True, overflow="ellipsis")
+    for tally in arms[first : first + room]:
+        drawn.add_row(*(Text(cell) for cell in _cells(tally, board)))
+    return drawn
+
+
+def _cells(tally: Tally, board: Board) -> list[Any]:
+    share = tally.ended / tally.planned if tally.planned else 1.0
+    done = round(BAR * share)
+    cost = "–" if board.offline and not tally.usd else f"{money(tally.usd)} → {money(tally.forecast)}"
+    return [
+        safe(tally.name),
+        "█" * done + "░" * (BAR - done),
+        f"{tally.ended}/{tally.planned}",
+        tally.score(compared=not board.offline),
+        str(tally.errors) if tally.errors else "–",
+        cost,
+        f"{tally.seconds.mean:.1f}" if tally.seconds.n else "–",
+    ]

@@ -1,0 +1,82 @@
+"""What a rollout must reach for its command to exit with 0: means that are given, and no variant worse than one."""
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+from p2engine.documents import did_you_mean
+from p2engine.errors import P2EngineError, UsageError
+from p2engine.rollouts.findings import number, span
+from p2engine.rollouts.report import Report
+from p2engine.rollouts.spec import Spec
+
+
+class Thresholds(NamedTuple):
+    """at_least: metric -> the mean that every variant must have. baseline: the variant that no other is worse than."""
+
+    at_least: dict[str, float]
+    baseline: str | None
+
+    def missed(self, report: Report) -> list[str]:
+        """What was not reached, in words. What nobody could measure was not reached."""
+        found = list(self._too_low(report))
+        if self.baseline is not None:
+            found += _worse(report, self.baseline)
+        return found
+
+    def _too_low(self, report: Report) -> Iterator[str]:
+        for metric, least in self.at_least.items():
+            arms = [arm for team in report.teams if _has(report, team.team, metric) for arm in team.arms]
+            for arm in arms:
+                figure, name = arm.metrics.get(metric), f"{arm.team}/{arm.variant}"
+                if figure is None:
+                    yield f"--fail-under {metric}: no trial of {name} has a value"
+                elif figure.mean < least:
+                    yield f"--fail-under {metric}: {name} has {number(figure.mean)}, less than {number(least)}"
+            if not arms:
+                yield f"--fail-under {metric}: nothing is called so"
+
+
+def _has(report: Report, team: str, metric: str) -> bool:
+    found = report.team(team)
+    return metric in found.scores or metric in found.whole.metrics
+
+
+def _worse(report: Report, baseline: str) -> Iterator[str]:
+    flag = f"--fail-if-worse-than {baseline}"
+    try:
+        team, name = report.find(baseline)
+        compared = report.compare(None, f"{team.team}/{name}", metric=team.primary)
+    except P2EngineError as error:  # nothing is compared offline, nor without scipy
+        yield f"{flag}: {error.message}"
+        return
+    if team.primary is None:
+        yield f"{flag}: no trial has a score"
+    for each in compared:
+        if each.high is not None and each.high < 0:
+            away = f"{number(each.difference)}{span(each.low, each.high)}"
+            yield f"{flag}: {each.variant} is worse in {each.metric}: {away}"
+
+
+def read_thresholds(
+    fail_under: Sequence[str], baseline: str | None, spec: Spec, metrics: Collection[str] | None
+) -> Thresholds:
+    """metrics: those that there will be; None: any. Raises UsageError for what is no threshold, and unknown names."""
+    at_least: dict[str, float] = {}
+    for text in fail_under:
+        metric, _, value = text.rpartition("=")
+        try:
+            least = float(value)
+        except ValueError:
+            least = math.nan
+        if not metric or not math.isfinite(least):
+            raise UsageError(f"--fail-under is METRIC=X, such as score=0.7, not {text[:80]!r}")
+        if metrics is not None and metric not in metrics:
+            raise UsageError(f"--fail-under: no metric {metric[:80]!r}{did_you_mean(metric, metrics)}")
+        at_least[metric] = least
+    if baseline is not None:
+        known = [name for team, variant in spec.arms() for name in (variant.id, f"{team.id}/{variant.id}")]
+        if known.count(baseline) != 1:
+            what = "several variants" if baseline in known else "no variant"
+            raise UsageError(f"--fail-if-worse-than: {what} {baseline[:80]!r}{did_you_mean(baseline, known)}")
+    return Thresholds(at_least, baseline)

@@ -1,0 +1,190 @@
+"""Judging: what an evaluator is shown of a stack, and how its verdict is written. Knows no evaluator."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from p2engine.domain.effects import AnyEffect, Judge
+from p2engine.domain.evaluation import Evaluation
+from p2engine.domain.ids import StackRef
+from p2engine.domain.money import MAIN_BOOK, BookId
+from p2engine.domain.records import Batch, Fact, Query
+from p2engine.domain.stack import Stack
+from p2engine.domain.states import (
+    AgentCall,
+    AgentResult,
+    AnyState,
+    AssistantMessage,
+    Finished,
+    ToolCall,
+    ToolResult,
+    UserInputRequest,
+    UserMessage,
+    UserResponse,
+)
+from p2engine.domain.verdicts import Holding, Line, Subject, Verdict
+from p2engine.errors import AlreadySettled, StoreError, UsageError
+from p2engine.limits import QUERY_EVENTS_MAX
+from p2engine.runtime.world import Kept, World
+
+VERDICT = "eval.verdict"
+
+
+async def judged(effect: Judge, world: World, why_not: str = "") -> Fact:
+    """The verdict that is owed, as a fact to write. why_not: nobody can be asked, and it is an error for that."""
+    subject = await subject_of(world, effect.ref, effect.key[0] + 1, effect.evaluation)
+    if why_not or world.judges is None:
+        verdict = _error(effect.evaluation, subject, why_not)
+    else:
+        verdict = await world.judges(effect.evaluation, subject)
+    return _fact(world, effect.id, subject, verdict)
+
+
+async def judge_now(
+    world: World, ref: StackRef, evaluation: Evaluation, *, again: bool = False
+) -> tuple[Verdict, bool]:
+    """Judge a stack as it stands, by hand; and whether the verdict was there already.
+
+    The same evaluator is not asked the same again, unless `again`. Raises UsageError where there is nothing to judge.
+    """
+    stack = await world.stacks.get(ref)
+    subject = await subject_of(world, ref, stack.head, evaluation)
+    identity = world.judges.identity(evaluation) if world.judges else None
+    if identity is None or world.judges is None:
+        raise UsageError(f"no evaluator {evaluation.evaluator!r}", hint="p2engine eval list shows those there are")
+    key = _key(identity, evaluation, subject)
+    known = await _known(world, subject, key)
+    if known is not None and not again:
+        return known, True
+    verdict = msgspec.structs.replace(await world.judges(evaluation, subject), key=key)
+    fact = _fact(world, world.ids.fact(), subject, verdict)
+    await world.store.write(Batch(conversation=subject.conversation, facts=(fact,)))
+    return verdict, False
+
+
+async def settle_verdict(effect: AnyEffect, world: World, facts: Sequence[Fact]) -> Sequence[AnyEffect]:
+    """Write the verdict that was owed, once."""
+    batch = Batch(conversation=facts[0].conversation, settles=(effect.id,), facts=tuple(facts))
+    try:
+        await world.store.write(batch)
+    except AlreadySettled:
+        pass
+    except StoreError as error:
+        world.doubt(error)
+        world.kept[effect.id] = Kept(effect, None, facts)
+        raise
+    world.kept.pop(effect.id, None)
+    return ()
+
+
+async def subject_of(world: World, ref: StackRef, length: int, evaluation: Evaluation) -> Subject:
+    """What stands on the first `length` entries of a stack, as evaluators see it. Raises UsageError for nothing."""
+    branch = await world.stacks.branch(ref)
+    stack = Stack(ref, branch.agent)
+    lines: list[Line] = []
+    event, answer = "", ""
+    finished: Finished | None = None
+    for place, state, at in await _states(world, ref, length):
+        if isinstance(state, UserMessage) and isinstance(stack.ground, Finished | None):  # a turn begins
+            event, answer, finished = "", "", None
+        stack.push(state, at=at)
+        lines += _lines(state)
+        if isinstance(state, AssistantMessage):
+            event, answer = place, state.text
+        elif isinstance(state, Finished):
+            event, finished = event or place, state
+        elif evaluation.when != "finish":
+            event = place
+    if not event:
+        raise UsageError("there is no answer to judge yet")
+    return Subject(
+        event=event,
+        conversation=branch.conversation,
+        ref=ref,
+        agent=branch.agent,
+        transcript=tuple(lines),
+        answer=answer,
+        reason=finished.reason if finished else None,
+        detail=finished.detail if finished else "",
+        spent=stack.spent,
+        params=evaluation.params,
+        holdings=await _holdings(world, stack),
+    )
+
+
+async def _states(world: World, ref: StackRef, length: int) -> list[tuple[str, AnyState, float]]:
+    """Each entry below `length`: its event id, itself, its time."""
+    found: list[tuple[str, AnyState, float]] = []
+    for placed in await world.store.load(ref):
+        states = placed.commit.states[: max(0, length - placed.seq)]
+        found += [(f"{placed.ref}:{placed.seq + n}", state, placed.commit.at) for n, state in enumerate(states)]
+    return found
+
+
+def _lines(state: AnyState) -> Iterator[Line]:
+    match state:
+        case UserMessage():
+            yield Line(kind="user", text=state.text)
+        case AssistantMessage():
+            yield Line(kind="assistant", text=state.text)
+        case ToolCall():
+            yield Line(kind="call", name=state.tool, arguments=state.arguments, text=state.malformed)
+        case AgentCall():
+            yield Line(kind="call", name="delegate", arguments={"agent_id": state.agent, "message": state.message})
+        case ToolResult():
+            yield Line(kind="result", name=state.tool, text=state.content, status=state.status, reward=state.reward)
+        case AgentResult():
+            yield Line(kind="result", name="delegate", text=state.content, status=state.status)
+        case UserInputRequest():
+            yield Line(kind="ask", text=state.question)
+        case UserResponse():
+            yield Line(kind="user", text=state.text)
+        case _:
+            return
+
+
+async def _holdings(world: World, stack: Stack) -> Mapping[str, Holding]:
+    if world.ledger is None:
+        return {}
+    accounts = await (await world.ledger()).accounts(book=BookId(stack.setup.book) or MAIN_BOOK)
+    return {
+        one.name: Holding(str(one.balance), str(one.received), str(one.sent))
+        for one in accounts
+        if one.kind == "wallet"
+    }
+
+
+async def _known(world: World, subject: Subject, key: str) -> Verdict | None:
+    query = Query(conversation=subject.conversation, kinds=(VERDICT,), limit=QUERY_EVENTS_MAX, newest=True)
+    for event in reversed(await world.store.events(query)):
+        if event.body.get("key") == key:
+            return msgspec.convert(event.body, Verdict)
+    return None
+
+
+def _key(identity: str, evaluation: Evaluation, subject: Subject) -> str:
+    told = (identity, evaluation.params, evaluation.repeats, subject.event, subject.transcript, subject.holdings)
+    return blake2b(msgspec.json.encode(told, order="deterministic"), digest_size=16).hexdigest()
+
+
+def _error(evaluation: Evaluation, subject: Subject, why: str) -> Verdict:
+    return Verdict(
+        evaluator=evaluation.evaluator,
+        version=evaluation.version,
+        subject=subject.event,
+        status="error",
+        comment=why,
+    )
+
+
+def _fact(world: World, key: str, subject: Subject, verdict: Verdict) -> Fact:
+    return Fact(
+        id=key,
+        kind=VERDICT,
+        cause=verdict.subject,
+        at=world.clock.now(),
+        conversation=subject.conversation,
+        ref=subject.ref,
+        body=msgspec.to_builtins(verdict),
+    )

@@ -1,0 +1,20 @@
+"""Builds everything from settings: the only package that knows every driver. Opens nothing until asked."""
+
+from p2engine.wiring.agents import evaluators_of, models_of, roster_of, tools_of
+from p2engine.wiring.engine import Engine
+from p2engine.wiring.keeping import FORMAT, RandomIds, SystemClock
+from p2engine.wiring.workers import ALL, Part, broker_of
+
+__all__ = [
+    "ALL",
+    "FORMAT",
+    "Engine",
+    "Part",
+    "RandomIds",
+    "SystemClock",
+    "broker_of",
+    "evaluators_of",
+    "models_of",
+    "roster_of",
+    "tools_of",
+]

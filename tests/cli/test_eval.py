@@ -1,0 +1,256 @@
+"""`eval …`, `conversation score` and `promote`: what is judged by hand is kept, ranked, compared and calibrated."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from p2engine.testing.server import Answer, OpenAIServer, Reply
+from tests.cli.project import Project, Run
+
+EVALS = """\
+from p2engine import evaluator
+
+@evaluator(id="short", version="1.0")
+def short(subject):
+    return len(subject.answer) < 20
+
+def words(subject):
+    return {"score": 0.5, "words": len(subject.answer.split())}
+"""
+
+
+@pytest.fixture
+def chatted(project: Project, here: Run) -> Project:
+    """A project with evaluators of its own, and a conversation."""
+    project.write("evals/own.py", EVALS)
+    assert here("chat", "with", "agent_alpha", "--name", "one", "-m", "What's the weather in Paris?").status == 0
+    return project
+
+
+@pytest.fixture
+def judge(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServer]:
+    """A model that scores 0.9 where the answer names Paris, and 0.2 elsewhere; as an agent it says where it is."""
+
+    def answer(body: dict[str, Any]) -> Answer:
+        system, last = body["messages"][0]["content"], body["messages"][-1]["content"]
+        if not system.startswith("You are a judge."):
+            return Reply(text=f"I am in {last.split()[-1]}.")
+        if "which of two" in system:
+            return '{"winner": "A", "comment": "it stands in front"}'
+        score = 0.9 if "in Paris" in last else 0.2
+        return Reply(text=json.dumps({"score": score, "comment": "so it is"}), model="gpt-4o-2024")
+
+    with OpenAIServer(answer) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        yield server
+
+
+def test_the_evaluators_are_listed(chatted: Project, here: Run) -> None:
+    """Built-in ones and the project's, and whether they ask a model; without its code only the former."""
+    rows = {row["id"]: row for row in here("eval", "list", "--json").document}
+    assert rows["gpt4_judge"]["asks_model"] is True
+    assert (rows["short"]["version"], rows["short"]["built_in"], rows["short"]["newest"]) == ("1.0", False, True)
+    assert rows["short"]["source"].endswith("own.py:3")
+    assert "words" not in rows
+    bare = {row["id"] for row in here("eval", "list", "--json", "--no-project-code").document}
+    assert {"gpt4_judge", "contains"} <= bare
+    assert "short" not in bare
+
+
+def test_a_verdict_by_hand_is_kept(chatted: Project, here: Run) -> None:
+    """It has its reason, is found again instead of asked again, and stands in the log with what caused it."""
+    words = ("eval", "run", "contains", "one", "--param", "value=[Paris, 22]", "--json")
+    first, second = here(*words).document, here(*words).document
+    assert (first["score"], first["label"], first["status"], first["cached"]) == (1.0, "pass", "scored", False)
+    assert {**first, "cached": True} == second
+    assert (first["evaluator"], first["version"], first["conversation"], first["branch"]) == (
+        "contains",
+        "1",
+        "one",
+        "main",
+    )
+    assert here(*words, "--again").document["cached"] is False
+    assert len(here("eval", "top", "one", "--json").document) == 1
+    assert here("eval", "run", "python", "one", "--param", "value=words", "--json").document["metrics"] == {
+        "words": 10.0
+    }
+
+
+def test_offline_no_judge_judges(chatted: Project, here: Run) -> None:
+    """A dash and the reason, exit 0; checks score all the same; the table has no made-up number."""
+    ran = here("eval", "run", "gpt4_judge", "one", "--rubric", "joke_quality")
+    assert ran.status == 0
+    assert ran.out.startswith("gpt4_judge@1: – (undecided)\n")
+    assert "the offline stand-in never judges" in ran.out
+    here("eval", "run", "short", "one")
+    rows = here("eval", "top", "one", "--json").document
+    assert [(row["rank"], row["evaluator"], row["value"]) for row in rows] == [
+        (1, "short", 0.0),
+        (2, "gpt4_judge", None),
+    ]
+    assert "– (undecided)" in here("eval", "top", "one").out
+
+
+def test_a_judge_with_a_model(chatted: Project, judge: OpenAIServer, here: Run) -> None:
+    """Score, model as returned, tokens; the rubric may stand in a file; the same is not paid for twice."""
+    chatted.write("rubric.md", "```\n- Right? (0.5)\n- Short? (0.5)\n```\n")
+    words = ("eval", "run", "gpt4_judge", "one", "--rubric", "@rubric.md", "--json")
+    verdict = here(*words).document
+    assert (verdict["score"], verdict["model"], verdict["comment"]) == (0.9, "gpt-4o-2024", "so it is")
+    assert verdict["tokens"] > 0
+    assert here(*words).document["cached"] is True
+    assert len(judge.requests) == 1
+    assert here(*words, "--model", "openai/gpt-5").document["cached"] is False
+    assert judge.requests[-1].body["model"] == "gpt-5"
+
+
+def test_branches_are_scored_and_the_best_is_promoted(project: Project, judge: OpenAIServer, here: Run) -> None:
+    """The best first; promoting makes it current and says by which verdicts; a branch without an answer is named."""
+    here("chat", "with", "agent_helper", "--name", "two", "-m", "go to Rome")
+    here("conversation", "rewind", "two", "0", "--name", "empty")
+    here("conversation", "checkout", "two", "main")
+    here("conversation", "fork", "two", "-1", "paris")
+    here("chat", "with", "agent_helper", "--name", "two", "--branch", "paris", "-m", "go to Paris")
+    ran = here("conversation", "score", "two", "--rubric", "Be strict.", "--json")
+    assert [(row["branch"], row["score"], row["current"]) for row in ran.document] == [
+        ("paris", 0.9, False),
+        ("main", 0.2, True),
+    ]
+    assert "nothing to judge on: empty" in ran.err
+    promoted = here("conversation", "promote", "two", "paris", "--json").document
+    assert (promoted["branch"], promoted["from"], promoted["verdicts"][0]["score"]) == ("paris", "main", 0.9)
+    rows = here("conversation", "branches", "two", "--json").document
+    assert [row["name"] for row in rows if row["current"]] == ["paris"]
+    ranked = here("eval", "top", "two", "--json").document
+    assert [(row["branch"], row["value"]) for row in ranked] == [("paris", 0.9), ("main", 0.2)]
+
+
+def test_failure_32_custom_metrics_can_be_ranked_by(chatted: Project, here: Run) -> None:
+    """Any metric of a verdict ranks; an unknown one is named with the nearest."""
+    here("chat", "with", "agent_alpha", "--name", "two", "-m", "What's the weather in Paris and Tokyo?")
+    for name in ("one", "two"):
+        here("eval", "run", "python", name, "--param", "value=words")
+        here("eval", "run", "short", name)
+    (row,) = here("eval", "top", "two", "--metric", "words", "--json").document
+    assert (row["metric"], row["evaluator"]) == ("words", "python")
+    assert row["value"] > 10
+    ran = here("eval", "top", "two", "--metric", "wrds")
+    assert (ran.status, "did you mean words?" in ran.err) == (2, True)
+    assert [row["evaluator"] for row in here("eval", "top", "two", "--evaluator", "short", "--json").document] == [
+        "short"
+    ]
+    assert len(here("eval", "top", "two", "--k", "1", "--json").document) == 1
+
+
+def test_two_conversations_side_by_side(chatted: Project, here: Run) -> None:
+    """The means of each metric and the difference; one sample each decides nothing, and it is said."""
+    here("chat", "with", "agent_alpha", "--name", "two", "-m", "What's the weather in Tokyo?")
+    for name in ("one", "two"):
+        here("eval", "run", "contains", name, "--param", "value=Paris")
+    document = here("eval", "diff", "one", "two", "--json").document
+    assert document["metrics"] == [
+        {
+            "evaluator": "contains@1",
+            "metric": "score",
+            "a": {"n": 1, "mean": 1.0},
+            "b": {"n": 1, "mean": 0.0},
+            "difference": -1.0,
+        }
+    ]
+    assert document["preference"] is None
+    ran = here("eval", "diff", "one", "two")
+    assert "-1.000" in ran.out
+    assert "one sample says nothing" in ran.err
+
+
+def test_a_judge_that_prefers_what_stands_in_front_decides_nothing(
+    chatted: Project, judge: OpenAIServer, here: Run
+) -> None:
+    """Asked in both orders, it named the first twice: undecided."""
+    here("chat", "with", "agent_helper", "--name", "two", "-m", "go to Rome")
+    preference = here("eval", "diff", "one", "two", "--rubric", "Be strict.", "--json").document["preference"]
+    assert (preference["winner"], preference["status"]) == (None, "undecided")
+    assert "changes with the order" in preference["comment"]
+
+
+def test_an_evaluator_is_calibrated_against_people(chatted: Project, here: Run) -> None:
+    """Agreement, kappa, alpha and bias over what both decided; what is known is not asked again."""
+    for name, city in (("two", "Tokyo"), ("three", "Paris"), ("four", "London")):
+        here("chat", "with", "agent_alpha", "--name", name, "-m", f"What's the weather in {city}?")
+    chatted.write("labels.csv", "conversation,label\none,good\ntwo,bad\nthree,good\nfour,good\n")
+    chatted.write("evals/paris.py", "from p2engine import evaluator\n\n@evaluator(id='paris')\ndef p(subject):\n"
+                  "    return 'Paris' in subject.answer\n")  # fmt: skip
+    found = here("eval", "calibrate", "paris", "labels.csv", "--json").document
+    assert (found["labelled"], found["n"], found["undecided"], found["agreement"]) == (4, 4, 0, 0.75)
+    assert found["kappa"] == pytest.approx(0.5)
+    assert (found["bias"], found["mean_absolute_error"]) == (-0.25, 0.25)
+    assert [row["score"] for row in found["rows"]] == [1.0, 0.0, 1.0, 0.0]
+    text = here("eval", "calibrate", "paris", "labels.csv").out
+    assert "judged 4 of 4" in text
+    assert "too few to say much" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("eval", "run", "gpt4_jugde", "one"), "did you mean gpt4_judge?"),
+        (("eval", "run", "gpt4_judge@9", "one"), "has no version '9'; there is 1"),
+        (("eval", "run", "gpt4_judge", "one"), "gpt4_judge needs a rubric"),
+        (("eval", "run", "gpt4_judge", "one", "--rubric", "jok_quality"), "did you mean joke_quality?"),
+        (("eval", "run", "gpt4_judge", "one", "--rubric", "@nowhere.md"), "nowhere.md: no such file"),
+        (("eval", "run", "contains", "one", "--param", "valu"), "NAME=VALUE"),
+        (("eval", "run", "contains", "one", "--param", "value=x", "--param", "cse=1"), "did you mean case?"),
+        (("eval", "run", "short", "oen"), "no conversation 'oen'"),
+        (("eval", "run", "short", "one", "--repeats", "0"), "--repeats"),
+        (("eval", "top", "nothing"), "no conversation 'nothing'"),
+        (("eval", "calibrate", "short", "labels.csv"), "labels.csv: no such file"),
+        (("eval", "diff", "one", "nothing"), "no conversation 'nothing'"),
+        (("conversation", "score", "one"), "gpt4_judge needs a rubric"),
+        (("conversation", "promote", "one", "nowhere"), "no branch 'nowhere'"),
+    ],
+)
+def test_failure_27_what_cannot_be_is_one_line(chatted: Project, here: Run, words: tuple[str, ...], said: str) -> None:
+    """Exit 2, the nearest name, and no traceback."""
+    ran = here(*words)
+    assert ran.status == 2
+    assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_label_for_an_unknown_conversation_is_named_with_its_line(chatted: Project, here: Run) -> None:
+    """File and line, and nothing was judged before."""
+    chatted.write("labels.csv", "conversation,label\none,good\nnobody,good\n")
+    ran = here("eval", "calibrate", "short", "labels.csv")
+    assert ran.status == 2
+    assert "labels.csv:3: no conversation 'nobody'" in ran.err
+    assert here("eval", "top", "one", "--json").document == []
+
+
+def test_an_evaluator_that_fails_is_exit_1(chatted: Project, here: Run) -> None:
+    """The verdict is an error with its reason, and is kept."""
+    chatted.write(
+        "evals/bad.py", "from p2engine import evaluator\n\n@evaluator('bad')\ndef bad(subject):\n    return 7\n"
+    )
+    ran = here("eval", "run", "bad", "one", "--json")
+    assert (ran.status, ran.document["status"], ran.document["score"]) == (1, "error", None)
+    assert "the score is 7" in ran.document["comment"]
+
+
+def test_a_project_file_with_an_old_import_is_named(chatted: Project, here: Run) -> None:
+    """The others are loaded, and it is said what to write."""
+    chatted.write("evals/old.py", "from infra.evals.registry import evaluator\n")
+    ran = here("chat", "resume", "one", "-m", "hello")
+    assert "write: from p2engine import evaluator, LLMEvaluator" in ran.err
+    assert "short" in {row["id"] for row in here("eval", "list", "--json").document}
+
+
+def test_config_check_looks_at_evaluators(chatted: Project, here: Run) -> None:
+    """A broken file is named with its line; without the project's code none is looked at."""
+    chatted.write("evals/bad.py", "def broken(:\n")
+    ran = here("config", "check")
+    assert ran.status == 2
+    assert "evals/bad.py:1" in ran.out + ran.err
+    assert here("config", "check", "--no-project-code").status == 0

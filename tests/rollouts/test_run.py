@@ -1,0 +1,283 @@
+"""Running a rollout: every trial once, whoever dies; failures are rows; budgets, time-outs and a word to stop hold."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from p2engine.domain.decisions import Decision, Say
+from p2engine.domain.evaluation import Evaluation
+from p2engine.domain.ids import AgentId
+from p2engine.domain.messages import Usage
+from p2engine.domain.setup import Budget
+from p2engine.domain.verdicts import Subject
+from p2engine.errors import UsageError
+from p2engine.ports import AgentView
+from p2engine.rollouts import journal
+from p2engine.rollouts.journal import Options, Rollout
+from p2engine.rollouts.results import TrialResult, metric_names
+from p2engine.rollouts.run import Runner
+from p2engine.rollouts.spec import Spec, Task, Team, Variant, sealed
+from p2engine.runtime.engine import Engine
+from p2engine.testing.doubles import FunctionJudges
+from tests.runtime.conftest import Stage
+
+NICE = Evaluation(evaluator="nice", params={"metric": "score"})
+
+
+@pytest.fixture
+async def stage(tmp_path: Any) -> AsyncIterator[Stage]:
+    stage = await Stage.open(tmp_path / "store.db")
+    yield stage
+    await stage.aclose()
+
+
+class Cast:
+    """Agents and an evaluator that count what they were asked; `gate` holds every answer back until it is set."""
+
+    def __init__(self) -> None:
+        self.said: Counter[str] = Counter()
+        self.seeds: list[tuple[str, int | None]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.judges = FunctionJudges({"nice": self._nice})
+        self.at_once = self.most = 0
+
+    async def alpha(self, view: AgentView) -> Decision:
+        text = view.fragments[-1].message.text
+        self.said[text] += 1
+        self.seeds.append((text, view.setup.seed))
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        try:
+            await self.gate.wait()
+        finally:
+            self.at_once -= 1
+        if "fall" in text:
+            raise RuntimeError("fallen")
+        return Decision((Say(f"heard {text}"),), Usage(model="m", tokens_in=10, tokens_out=5, cost_usd=0.25))
+
+    async def _nice(self, subject: Subject) -> float:
+        return 1.0 if "good" in subject.answer else 0.5
+
+    def engine(self, stage: Stage) -> Engine:
+        engine = stage.engine({"alpha": self.alpha})
+        engine.world.judges = self.judges
+        return engine
+
+
+def spec(*messages: str, repeats: int = 2, **more: Any) -> Spec:
+    """A team with a variant for each message."""
+    variants = tuple(Variant(id=f"v{n}", agent=AgentId("alpha"), message=text) for n, text in enumerate(messages, 1))
+    of_team = {key: more.pop(key) for key in ("tasks", "timeout_s", "depends_on") if key in more}
+    team = Team(id="team", variants=variants, evaluations=(NICE,), repeats=repeats, **of_team)
+    return sealed(Spec(name="demo", teams=(team,), **more))
+
+
+async def run(engine: Engine, rollout: Rollout, told: Callable[[TrialResult], None] | None = None) -> Runner:
+    runner = Runner(engine, rollout, on_result=told)
+    runner.rollout = await runner.run()
+    return runner
+
+
+async def test_every_trial_is_a_conversation_with_a_verdict_and_a_row(stage: Stage) -> None:
+    """Two variants, two repeats: four conversations of one group, each judged once, each with its row in the log."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    rollout = await journal.start(engine.world, spec("a good one", "another"), Options(), {})
+    runner = await run(engine, rollout)
+    assert runner.rollout.status == "finished"
+    rows = {row.key: row for row in await journal.results(engine.world, rollout)}
+    assert rows == runner.results
+    assert {key: row.metrics for key, row in rows.items()} == {
+        "team/v1/1": {"score": 1.0},
+        "team/v1/2": {"score": 1.0},
+        "team/v2/1": {"score": 0.5},
+        "team/v2/2": {"score": 0.5},
+    }
+    assert cast.judges.asked == {"nice": 4}
+    row = rows["team/v1/2"]
+    assert (row.status, row.reply, row.spent.usd, row.steps, row.models) == (
+        "done",
+        "heard a good one",
+        0.25,
+        1,
+        ("m",),
+    )
+    assert row.conversation == f"{rollout.id}/team/v1/2"
+    groups = {record.group for record in await engine.conversations()}
+    assert groups == {rollout.id}
+
+
+async def test_variants_are_paired(stage: Stage) -> None:
+    """Trial r of every variant has the same task and the same seed; other repeats have other seeds."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    tasks = (Task(id="p", values={"city": "Paris"}), Task(id="t", values={"city": "Tokyo"}))
+    await run(engine, await journal.start(engine.world, spec("{{ city }}!", "{{ city }}?", tasks=tasks), Options(), {}))
+    by_city: dict[str, list[set[int | None]]] = {}
+    for city in ("Paris", "Tokyo"):
+        by_city[city] = [{seed for text, seed in cast.seeds if text == f"{city}{mark}"} for mark in "!?"]
+        assert by_city[city][0] == by_city[city][1]
+        assert len(by_city[city][0]) == 2
+    assert by_city["Paris"][0].isdisjoint(by_city["Tokyo"][0])
+
+
+async def test_failure_08_a_trial_that_fails_is_a_row_and_the_others_go_on(stage: Stage) -> None:
+    """An agent that raises, an unknown name in a message, an agent that is gone: rows with their reason."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    plan = spec("fall down", "{{ nobody }}", "fine", repeats=1)
+    lost = Variant(id="lost", agent=AgentId("gone"), message="hello")
+    team = Team(id="other", variants=(lost,), repeats=1)
+    plan = sealed(Spec(name="demo", teams=(*plan.teams, team)))
+    runner = await run(engine, await journal.start(engine.world, plan, Options(), {}))
+    assert {key: row.status for key, row in runner.results.items()} == {
+        "team/v1/1": "error",
+        "team/v2/1": "error",
+        "team/v3/1": "done",
+        "other/lost/1": "error",
+    }
+    details = {key: row.detail for key, row in runner.results.items()}
+    assert details["team/v1/1"] == "RuntimeError: fallen"
+    assert "nobody" in details["team/v2/1"]
+    assert "gone" in details["other/lost/1"]
+
+
+async def test_a_trial_that_takes_too_long_is_ended_and_not_judged(stage: Stage) -> None:
+    """Its row says that it timed out; nothing of it runs on."""
+    cast = Cast()
+    cast.gate.clear()
+    engine = cast.engine(stage)
+    rollout = await journal.start(engine.world, spec("slow", repeats=1, timeout_s=0.01), Options(), {})
+    runner = await run(engine, rollout)
+    row = runner.results["team/v1/1"]
+    assert (row.status, row.metrics) == ("timeout", {"score": None})
+    assert row.detail == "the trial took longer than 0.01 s"
+    assert await stage.owed(await engine.conversation(row.conversation)) == []
+
+
+async def test_so_many_at_once_and_no_more(stage: Stage) -> None:
+    """`parallel` bounds what is asked at the same time."""
+    cast = Cast()
+    cast.gate.clear()
+    engine = cast.engine(stage)
+    rollout = await journal.start(engine.world, spec("a", "b", repeats=4), Options(parallel=3), {})
+    running = asyncio.ensure_future(run(engine, rollout))
+    while cast.at_once < 3:
+        await asyncio.sleep(0)
+    cast.gate.set()
+    runner = await running
+    assert (len(runner.results), cast.most) == (8, 3)
+
+
+async def test_the_whole_has_a_budget(stage: Stage) -> None:
+    """Once it is spent no further trial begins; what ran is kept, and a larger budget goes on from there."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    plan = spec("a", "b", repeats=3, budget=Budget(usd=0.5))
+    rollout = await journal.start(engine.world, plan, Options(parallel=1), {})
+    runner = await run(engine, rollout)
+    assert (runner.rollout.status, len(runner.results)) == ("stopped", 2)
+    assert runner.rollout.why == "the money is spent: $0.5000"
+    again = await run(engine, await journal.extend(engine.world, runner.rollout, plan, Options(budget_usd=5.0)))
+    assert (again.rollout.status, len(again.results)) == ("finished", 6)
+    assert set(cast.said.values()) == {3}
+
+
+async def test_what_runs_is_counted_before_more_begins(stage: Stage) -> None:
+    """With several at once, no trial begins whose like, with those that run, would spend more than is left."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    plan = spec("a", "b", repeats=5, budget=Budget(usd=1.0))
+    runner = await run(engine, await journal.start(engine.world, plan, Options(parallel=2), {}))
+    assert (runner.rollout.status, len(runner.results), runner.spent.usd) == ("stopped", 4, 1.0)
+
+
+async def test_failure_06_whoever_runs_it_may_die(stage: Stage) -> None:
+    """Killed in the middle, gone on with by another process: nothing that had ended is asked or judged again."""
+    cast = Cast()
+    first = cast.engine(stage)
+    rollout = await journal.start(first.world, spec("a", "b", repeats=3), Options(parallel=2), {})
+    ended: list[str] = []
+
+    def told(row: TrialResult) -> None:
+        ended.append(row.key)
+        if len(ended) == 3:
+            cast.gate.clear()
+
+    running = asyncio.ensure_future(run(first, rollout, told))
+    while len(ended) < 3 or not cast.at_once:
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await stage.kill(first)
+    before, judged = Counter(cast.said), cast.judges.asked["nice"]
+    cast.gate.set()
+    second = cast.engine(stage)
+    await second.start()
+    runner = await run(second, await journal.find(second.world, rollout.id[:6]))
+    assert len(runner.results) == 6
+    assert sum(cast.said.values()) <= 6 + 2  # what was in flight is asked again
+    assert sum(before.values()) <= sum(cast.said.values())
+    assert cast.judges.asked["nice"] <= judged + 4
+    rows = await stage.events(journal.TRIAL)
+    assert Counter(event.id for event in rows) == {f"{rollout.id}/{key}": 1 for key in runner.results}
+
+
+async def test_a_word_to_stop_ends_it(stage: Stage) -> None:
+    """Cancelled from elsewhere: trials in flight end, none begins, what had ended stays."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    rollout = await journal.start(engine.world, spec("a", "b", repeats=5), Options(parallel=1), {})
+    ended = asyncio.Event()
+
+    def told(row: TrialResult) -> None:
+        cast.gate.clear()
+        ended.set()
+
+    running = asyncio.ensure_future(run(engine, rollout, told))
+    await ended.wait()
+    while not cast.at_once:
+        await asyncio.sleep(0)
+    await journal.end(engine.world, rollout, "cancelled", "cancelled by the user")
+    runner = await running
+    assert (runner.rollout.status, len(runner.results)) == ("cancelled", 1)
+    assert (await journal.find(engine.world, rollout.id)).status == "cancelled"
+
+
+async def test_a_later_team_hears_of_an_earlier_one(stage: Stage) -> None:
+    """`depends_on`: its message may say what came of the other team, verdicts included."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    first = spec("a good one", "another", repeats=1).teams[0]
+    text = "pay {{ teams.team.leaders[0].agent }} for {{ teams.team.leaders[0].reply }}"
+    payer = Team(
+        id="payer", variants=(Variant(id="v1", agent=AgentId("alpha"), message=text),), depends_on=("team",), repeats=1
+    )
+    plan = sealed(Spec(name="demo", teams=(payer, first)))
+    runner = await run(engine, await journal.start(engine.world, plan, Options(), {}))
+    assert runner.results["payer/v1/1"].reply == "heard pay alpha for heard a good one"
+
+
+async def test_several_rollouts_run_at_once(stage: Stage) -> None:
+    """Each has rows of its own, and a prefix that two ids share is ambiguous."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    plan = spec("a", "b")
+    one, two = [await journal.start(engine.world, plan, Options(), {}) for _ in range(2)]
+    runners = await asyncio.gather(run(engine, one), run(engine, two))
+    assert [len(runner.results) for runner in runners] == [4, 4]
+    assert sum(cast.said.values()) == 8
+    with pytest.raises(UsageError, match="ambiguous"):
+        await journal.find(engine.world, "demo-")
+    with pytest.raises(UsageError, match="no rollout"):
+        await journal.find(engine.world, "nothing")
+
+
+def test_metrics_of_one_name_are_told_apart() -> None:
+    """Two checks of one kind, and a judge whose score is called by its metric."""
+    of = [NICE, Evaluation(evaluator="contains"), Evaluation(evaluator="contains"), Evaluation(evaluator="no_error")]
+    assert metric_names(of) == ["score", "contains", "contains_2", "no_error"]

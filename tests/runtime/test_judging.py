@@ -1,0 +1,273 @@
+"""Verdicts: owed with the turn, written once whatever dies, caused by what they judge, and waited for by nobody."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from p2engine.domain.decisions import Delegate, UseTool
+from p2engine.domain.evaluation import Evaluation
+from p2engine.domain.ids import AgentId
+from p2engine.domain.records import Event
+from p2engine.domain.states import AssistantMessage, Finished
+from p2engine.domain.verdicts import Subject
+from p2engine.errors import UsageError
+from p2engine.evals.function import Declared
+from p2engine.evals.running import Evaluators
+from p2engine.limits import RELEASES_MAX
+from p2engine.ports import ToolContext
+from p2engine.runtime.conversation import Conversation
+from p2engine.runtime.engine import Engine
+from p2engine.runtime.judging import VERDICT, judge_now
+from p2engine.runtime.promotion import PROMOTED, promote
+from p2engine.testing.doubles import FunctionJudges
+from tests.evals.subjects import judges
+from tests.runtime.conftest import Gate, Script, Stage, Waiting, ref_of, states_of, until
+
+
+class Judge:
+    """An evaluator double: keeps what it was shown, gives its scores in turn, and can be held up."""
+
+    def __init__(self, *scores: float | None) -> None:
+        self.scores = scores or (0.5,)
+        self.seen: list[Subject] = []
+        self.gate: Gate | None = None
+
+    async def __call__(self, subject: Subject) -> float | None:
+        self.seen.append(subject)
+        if self.gate is not None:
+            await self.gate.pass_through()
+        return self.scores[min(len(self.seen), len(self.scores)) - 1]
+
+
+async def look(arguments: Mapping[str, Any], ctx: ToolContext) -> str:
+    return "it is there"
+
+
+def engine_of(stage: Stage, script: Script, judge: Judge | None, **options: Any) -> Engine:
+    engine = stage.engine({"boss": script, "ann": Script("from ann")}, {"look": look}, **options)
+    engine.world.judges = FunctionJudges({} if judge is None else {"good": judge})
+    return engine
+
+
+async def judged_by(engine: Engine, *evaluations: Evaluation) -> Conversation:
+    conversation = await engine.conversation("demo", agent="boss")
+    await conversation.override({"evaluations": list(evaluations)})
+    return conversation
+
+
+async def verdicts(stage: Stage, count: int) -> Sequence[Event]:
+    """The verdicts, once there are so many; and no effect is owed any more."""
+
+    async def there() -> bool:
+        return len(await stage.events(VERDICT)) >= count
+
+    await until(there)
+    return await stage.events(VERDICT)
+
+
+async def test_a_turn_is_judged_at_its_end_and_answered_before(stage: Stage) -> None:
+    """The answer does not wait for the verdict, which is caused by it and names it."""
+    judge = Judge(0.8)
+    judge.gate = Gate()
+    engine = engine_of(stage, Script([UseTool("look")], "here it is"), judge)
+    conversation = await judged_by(engine, Evaluation(evaluator="good", params={"rubric": "strict"}))
+    reply = await conversation.say("where is it?")
+    assert (reply.text, reply.finished) == ("here it is", "answered")
+    assert await stage.events(VERDICT) == []
+    judge.gate.open.set()
+    (event,) = await verdicts(stage, 1)
+
+    states = await states_of(conversation)
+    (place,) = [n for n, state in enumerate(states) if isinstance(state, AssistantMessage)]
+    assert event.cause == event.body["subject"] == f"{await ref_of(conversation)}:{place}"
+    assert (event.body["evaluator"], event.body["score"]) == ("good", 0.8)
+    (seen,) = judge.seen
+    assert (seen.answer, seen.reason, seen.params) == ("here it is", "answered", {"rubric": "strict"})
+    assert [line.kind for line in seen.transcript] == ["user", "call", "result", "assistant"]
+    assert await stage.owed(conversation) == []
+
+
+async def test_every_step_is_judged_where_that_is_asked_for(stage: Stage) -> None:
+    """Each outcome that came back, by itself: the call, the result, the answer; and then the end."""
+    judge = Judge(0.1, 0.2, 0.3, 0.4)
+    engine = engine_of(stage, Script([UseTool("look")], "here it is"), judge)
+    step, end = Evaluation(evaluator="good", when="step"), Evaluation(evaluator="good")
+    conversation = await judged_by(engine, step, end)
+    await conversation.say("where is it?")
+    events = await verdicts(stage, 4)
+    kinds = sorted([line.kind for line in seen.transcript][-1] for seen in judge.seen)
+    assert kinds == ["assistant", "assistant", "call", "result"]
+    assert sum(seen.reason == "answered" for seen in judge.seen) == 1
+    assert len({event.id for event in events}) == 4
+    assert await stage.owed(conversation) == []
+
+
+@pytest.mark.parametrize("when", ["finish", "step"])
+async def test_a_verdict_is_written_once_though_its_process_dies(stage: Stage, when: Any) -> None:
+    """It dies while it judges; whoever comes next judges again, and one verdict stands."""
+    slow, quick = Judge(0.3), Judge(0.7)
+    slow.gate = Gate()
+    one = engine_of(stage, Script("done"), slow)
+    conversation = await judged_by(one, Evaluation(evaluator="good", when=when))
+    await conversation.say("go")
+    await slow.gate.reached.wait()
+    await stage.kill(one)
+    assert await stage.events(VERDICT) == []
+
+    two = engine_of(stage, Script("never asked"), quick)
+    assert await two.sweeper.sweep()
+    (event,) = await verdicts(stage, 1)
+    assert event.body["score"] == 0.7
+    again = await two.conversation("demo")
+    assert await stage.owed(again) == []
+    three = engine_of(stage, Script("never asked"), Judge(0.9))
+    assert not await three.sweeper.sweep()
+    assert len(await stage.events(VERDICT)) == 1
+
+
+async def test_a_job_that_comes_twice_judges_once(stage: Stage) -> None:
+    """A queue may repeat a job; the second finds nothing to do."""
+    judge = Judge()
+    engine = engine_of(stage, Script("done"), judge, dispatch=Waiting)
+    conversation = await judged_by(engine, Evaluation(evaluator="good"))
+
+    saying = asyncio.ensure_future(conversation.say("go"))
+    jobs = engine.world.dispatcher
+    assert isinstance(jobs, Waiting)
+
+    async def asked() -> bool:
+        return bool(jobs.jobs)
+
+    await until(asked)
+    await jobs.do("think")
+    await saying
+    jobs.jobs += jobs.jobs
+    await jobs.do_all()
+    assert (len(judge.seen), len(await stage.events(VERDICT))) == (1, 1)
+
+
+async def test_a_turn_that_failed_is_judged_and_a_cancelled_one_is_not(stage: Stage) -> None:
+    """The evaluator is told how it ended; nobody judges what a person stopped."""
+    judge = Judge(0.0)
+
+    async def broken(view: Any) -> str:
+        raise RuntimeError("no brain")
+
+    engine = stage.engine({"boss": broken})
+    engine.world.judges = FunctionJudges({"good": judge})
+    conversation = await judged_by(engine, Evaluation(evaluator="good"))
+    await conversation.say("go")
+    await verdicts(stage, 1)
+    assert (judge.seen[0].reason, judge.seen[0].answer) == ("error", "")
+
+    gate = Gate()
+
+    async def waits(view: Any) -> str:
+        await gate.pass_through()
+        return "late"
+
+    import asyncio
+
+    other = stage.engine({"boss": waits})
+    other.world.judges = FunctionJudges({"good": judge})
+    stopped = await other.conversation("stopped", agent="boss")
+    await stopped.override({"evaluations": [Evaluation(evaluator="good")]})
+    saying = asyncio.ensure_future(stopped.say("go"))
+    await gate.reached.wait()
+    assert await stopped.cancel()
+    await saying
+    states = await states_of(stopped)
+    assert isinstance(states[-1], Finished)
+    assert len(await stage.events(VERDICT)) == 1
+    assert await stage.owed(stopped) == []
+
+
+async def test_an_evaluator_that_is_not_loaded_ends_as_an_error(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """It is given back for somebody who has it; where this process does everything, it is given up after a while."""
+    engine = engine_of(stage, Script("done"), None)
+    conversation = await judged_by(engine, Evaluation(evaluator="good"))
+    with caplog.at_level(logging.WARNING):
+        await conversation.say("go")
+        for _ in range(RELEASES_MAX + 1):
+            await engine.sweeper.sweep()
+
+            async def idle() -> bool:
+                return not engine.world.busy and not engine.world.born
+
+            await until(idle)
+    (event,) = await verdicts(stage, 1)
+    assert (event.body["status"], event.body.get("score")) == ("error", None)
+    assert "has evaluator 'good' loaded" in event.body["comment"]
+    assert "waits for a process that has evaluator 'good'" in caplog.text
+
+
+async def test_real_evaluators_judge_a_turn(stage: Stage) -> None:
+    """A check, a function that raises and one that answers 7: each has its verdict, the conversation its answer."""
+
+    def seven(subject: Subject) -> float:
+        return 7
+
+    def broken(subject: Subject) -> float:
+        raise ValueError("no idea")
+
+    engine = stage.engine({"boss": Script("It is 22 °C in Paris.")})
+    engine.world.judges = judges(
+        None, Declared(seven, id="seven", version="1"), Declared(broken, id="broken", version="1")
+    )
+    assert isinstance(engine.world.judges, Evaluators)
+    check = Evaluation(evaluator="contains", params={"value": "Paris"})
+    conversation = await judged_by(engine, check, Evaluation(evaluator="seven"), Evaluation(evaluator="broken"))
+    assert (await conversation.say("go")).finished == "answered"
+    found = {event.body["evaluator"]: event.body for event in await verdicts(stage, 3)}
+    assert found["contains"]["score"] == 1.0
+    assert {found[name]["status"] for name in ("seven", "broken")} == {"error"}
+    assert found["broken"]["comment"] == "ValueError: no idea"
+
+
+async def test_a_delegate_is_judged_by_its_own_setup(stage: Stage) -> None:
+    """What judges the one who delegates does not judge the delegate."""
+    judge = Judge()
+    engine = engine_of(stage, Script([Delegate(AgentId("ann"), "help")], "done"), judge)
+    conversation = await judged_by(engine, Evaluation(evaluator="good"))
+    await conversation.say("go")
+    await verdicts(stage, 1)
+    (seen,) = judge.seen
+    assert (seen.agent, seen.transcript[1].name, seen.transcript[2].text) == ("boss", "delegate", "from ann")
+
+
+async def test_the_same_is_not_judged_twice_by_hand(stage: Stage) -> None:
+    """Asked again the known verdict is given; `again`, other params and another answer are judged anew."""
+    judge = Judge(0.1, 0.2, 0.3, 0.4)
+    engine = engine_of(stage, Script("one", "two"), judge)
+    conversation = await engine.conversation("demo", agent="boss")
+    ref, good = await ref_of(conversation), Evaluation(evaluator="good")
+    with pytest.raises(UsageError, match="no answer to judge"):
+        await judge_now(engine.world, ref, good)
+    await conversation.say("go")
+    first, known = await judge_now(engine.world, ref, good)
+    assert (first.score, known) == (0.1, False)
+    assert await judge_now(engine.world, ref, good) == (first, True)
+    assert (await judge_now(engine.world, ref, good, again=True))[0].score == 0.2
+    assert (await judge_now(engine.world, ref, Evaluation(evaluator="good", params={"n": 1})))[0].score == 0.3
+    await conversation.say("on")
+    assert (await judge_now(engine.world, ref, good))[0].score == 0.4
+    assert len(await stage.events(VERDICT)) == 4
+
+
+async def test_a_branch_is_promoted_with_what_it_was_chosen_by(stage: Stage) -> None:
+    """It becomes the current one, and a fact names its verdicts."""
+    engine = engine_of(stage, Script("one", "two"), Judge(0.9))
+    conversation = await engine.conversation("demo", agent="boss")
+    await conversation.say("go")
+    forked = await conversation.fork(-1, "other")
+    verdict, _ = await judge_now(engine.world, forked.branch.ref, Evaluation(evaluator="good"))
+    target, chosen_by = await promote(engine.world, conversation, "other")
+    assert (target.name, (await conversation.branch()).name) == ("other", "other")
+    (event,) = await stage.events(PROMOTED)
+    assert [each.score for each in chosen_by] == [0.9]
+    assert event.cause == verdict.subject
+    assert event.body["from"] == "main"
+    assert event.body["verdicts"][0]["score"] == 0.9
