@@ -18,6 +18,8 @@ TITLES = {
     "distributed": "Distributed: a client, one worker, one server with an append-only file",
     "distributed_idle": "Distributed: idle, and starting",
     "ledger": "The embedded ledger, each commit flushed",
+    "rollout_overhead": "What running a rollout adds to its models",
+    "rollout_memory": "A rollout of 1,000 trials",
     "rollout_report": "The report of a rollout of 100,000 trials",
 }
 

@@ -37,6 +37,8 @@ BENCHES = {
     "idle": "bench.process",
     "distributed": "bench.distributed",
     "distributed_idle": "bench.distributed",
+    "rollout_overhead": "bench.rollouts",
+    "rollout_memory": "bench.rollouts",
     "rollout_report": "bench.reports",
     "ledger": "bench.ledger",
 }

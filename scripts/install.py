@@ -23,7 +23,8 @@ REQUIREMENTS = {
     "test": ("requirements.txt", "requirements-test.txt"),
 }
 COVERS = {"run": ("run",), "distributed": ("run", "distributed"), "test": ("run", "distributed", "test")}
-UV_GROUPS = {"run": (), "distributed": ("--group", "local"), "test": ("--group", "test")}
+LEARN = ("--extra", "learn")  # the statistics of rollouts: a clone is a project that has some
+UV_GROUPS = {"run": LEARN, "distributed": (*LEARN, "--group", "local"), "test": (*LEARN, "--group", "test")}
 # Each would send an install somewhere else than into .venv.
 MISLEADING = ("PIP_PREFIX", "PIP_TARGET", "PIP_USER", "VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -92,6 +93,10 @@ def test_a_payment_is_made_and_told(paying: Project, here: Run) -> None:
         (("export", "config/agents.yml"), 2, "is there already"),
         (("verify", "--proof", "config/agents.yml", "--key", "0" * 64), 2, "is no proof"),
         (("verify", "--proof", "nowhere", "--key", "0" * 64), 1, "nowhere"),
+        (("verify", "--checkpoint", "config/agents.yml"), 2, "is no checkpoint"),
+        (("verify", "--checkpoint", "nowhere"), 1, "nowhere"),
+        (("verify", "--checkpoint", "nowhere", "--proof", "nowhere"), 2, "one of --proof and --checkpoint"),
+        (("verify", "--key", "0" * 64), 2, "--key is for --proof"),
         (("verify", "--proof", "config/agents.yml"), 2, "there is no public key to check by"),
         (("verify", "--proof", "config/agents.yml", "--key", "abc"), 2, "there is no public key to check by"),
         (("audit", "--type", "gift"), 2, "no type 'gift'"),
@@ -126,6 +131,40 @@ def test_a_transfer_can_be_proved_to_others(paying: Project, here: Run) -> None:
     assert json.loads(here("ledger", "checkpoint", "--print").out)["count"] == 4
     assert here("ledger", "checkpoint").out.startswith("signed 4 records at ")
     assert here("ledger", "proof", "nothing").status == 2
+
+
+def test_a_published_checkpoint_is_kept_to(paying: Project, here: Run) -> None:
+    """What was printed holds for all that comes after; with the state folder put back to before, it is told."""
+    here("ledger", "init")
+    state, kept = paying.folder / ".p2engine", paying.folder / "kept"
+    shutil.copytree(state, kept)
+    here("ledger", "transfer", "alpha", "beta", "1")
+    paying.write("published.json", here("ledger", "checkpoint", "--print").out)
+    here("ledger", "transfer", "alpha", "beta", "1")
+    ran = here("ledger", "verify", "--checkpoint", "published.json")
+    assert (ran.status, ran.out) == (
+        0,
+        "sound: 5 records, 4 accounts\nthe first 4 records are those of the published checkpoint\n",
+    )
+    shutil.rmtree(state)
+    kept.rename(state)
+    assert here("ledger", "verify").status == 0
+    ran = here("ledger", "verify", "--checkpoint", "published.json", "--json")
+    (finding,) = ran.document["findings"]
+    assert (ran.status, finding["what"], finding["record"]) == (1, "cut", 4)
+
+
+def test_what_configuration_says_of_wallets_holds(paying: Project, here: Run) -> None:
+    """What they are opened with, exactly, and what agents may pay: a cap is told to the model, and written down."""
+    paying.configure(ledger={"initial_balance": 7.1, "caps": {"per_turn": "1.5", "per_agent": 2.5}})
+    assert here("ledger", "balance", "alpha").out == "7.1 CREDIT\n"
+    asked = [f"-mtransfer {units} to beta" for units in ("1.6", "1.5", "1", "1")]
+    said = here("chat", "with", "alpha", "--json", *asked)
+    for row, why in zip(said.rows, ("at most 1.5", "5.6", "4.6", "at most 2.5 in all"), strict=True):
+        assert why in row["reply"]
+    refused = here("ledger", "audit", "--type", "refusal", "--json").document
+    assert [row["amount"] for row in refused] == ["1.6", "1.0"]
+    assert here("ledger", "transfer", "alpha", "beta", "4").status == 0  # the operator's
 
 
 def test_an_agent_pays_in_a_conversation(paying: Project, here: Run) -> None:

@@ -81,11 +81,17 @@ def test_scores_come_with_intervals_and_a_conclusion(judged: OpenAIServer, here:
 
 def test_worse_than_a_variant_by_interval_is_exit_3(judged: OpenAIServer, here: Run) -> None:
     """cool is worse than warm; warm is not worse than cool."""
-    words = ("rollout", "start", "config/judged.yml", "--yes", "--repeats", "4")
+    words = ("rollout", "start", "config/judged.yml", "--yes", "--repeats", "6")
     missed = here(*words, "--fail-if-worse-than", "warm")
     assert missed.status == 3
     assert "--fail-if-worse-than warm: cool is worse in score: " in missed.err
     assert here(*words, "--fail-if-worse-than", "weather/cool", "--fail-under", "score=0.1").status == 0
+
+
+def test_few_trials_are_not_called_worse(judged: OpenAIServer, here: Run) -> None:
+    """Four pairs that all differ alike have an interval without width, and no test that could say so: exit 0."""
+    words = ("rollout", "start", "config/judged.yml", "--yes", "--repeats", "2")
+    assert here(*words, "--fail-if-worse-than", "warm").status == 0
 
 
 def test_the_plan_says_what_it_costs_and_later_what_it_did_cost(
@@ -270,5 +276,5 @@ def test_cancel_ends_what_nobody_runs_any_more(rolling: Project, here: Run, stil
         (row,) = here("rollout", "list", "--json").document
         assert row["status"] == "interrupted"
         assert here("rollout", "cancel", row["id"]).status == 0
-        statuses = [each["status"] for each in here("conversation", "list", "--json").document]
+        statuses = [each["status"] for each in here("conversation", "list", "--all", "--json").document]
     assert statuses == ["cancelled", "finished", "finished"]

@@ -13,37 +13,42 @@ ROOT = Path(__file__).parents[2]
 LOCK = tomllib.loads((ROOT / "uv.lock").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXPORTS = {
-    "requirements.txt": ("", "build"),
+    "requirements.txt": ("", "build", "learn"),
     "requirements-local.txt": ("local",),
     "requirements-test.txt": ("test",),
 }
+Pins = dict[str, dict[str, set[str]]]
+"""name -> version -> hashes. Several versions: for several versions of Python."""
 
 
-def pinned(export: str) -> dict[str, tuple[str, set[str]]]:
-    """The packages of a requirements file: name -> version and hashes."""
+def pinned(export: str) -> Pins:
+    """The packages of a requirements file."""
     text = (ROOT / "scripts" / export).read_text().replace("\\\n", " ")
-    entries = re.findall(r"^([a-z0-9-]+)==(\S+)(.*)$", text, flags=re.MULTILINE)
-    return {name: (version, set(re.findall(r"--hash=(\S+)", rest))) for name, version, rest in entries}
+    found: Pins = {}
+    for name, version, rest in re.findall(r"^([a-z0-9-]+)==(\S+)(.*)$", text, flags=re.MULTILINE):
+        found.setdefault(name, {})[version] = set(re.findall(r"--hash=(\S+)", rest))
+    return found
 
 
-def locked(groups: tuple[str, ...]) -> dict[str, tuple[str, set[str]]]:
-    """The packages that the lock names for some groups of the project ("" is what it runs on), with all they need."""
-    packages = {package["name"]: package for package in LOCK["package"]}
-    project = packages["p2engine"]
-    wanted = [
-        one for group in groups for one in (project["dev-dependencies"][group] if group else project["dependencies"])
-    ]
-    found: dict[str, tuple[str, set[str]]] = {}
+def locked(parts: tuple[str, ...]) -> Pins:
+    """What the lock names for groups and extras of the project ("" is what it runs on), with all they need."""
+    packages: dict[str, list[dict[str, Any]]] = {}
+    for package in LOCK["package"]:
+        packages.setdefault(package["name"], []).append(package)
+    (project,) = packages["p2engine"]
+    asked = {"": project["dependencies"], **project["dev-dependencies"], **project["optional-dependencies"]}
+    wanted = [one for part in parts for one in asked[part]]
+    found: Pins = {}
     while wanted:
         one = wanted.pop()
-        name = one["name"]
-        package = packages[name]
-        for extra in one.get("extra", ()):
-            wanted += package["optional-dependencies"][extra]
-        if name not in found:
-            archives = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
-            found[name] = (package["version"], {archive["hash"] for archive in archives})
-            wanted += package.get("dependencies", [])
+        for package in packages[one["name"]]:
+            for extra in one.get("extra", ()):
+                wanted += package["optional-dependencies"][extra]
+            versions = found.setdefault(one["name"], {})
+            if package["version"] not in versions:
+                archives = [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]
+                versions[package["version"]] = {archive["hash"] for archive in archives}
+                wanted += package.get("dependencies", [])
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from p2engine.domain.money import Audit
+from p2engine.domain.money import Audit, Checkpoint
 from p2engine.ledgers.door import LedgerDoor
 from p2engine.ports import AuditableLedger
 from p2engine.stores.redis_server import RedisServer
@@ -39,7 +39,7 @@ class Place(Protocol):
 
     async def open(self) -> AuditableLedger: ...
 
-    async def audit(self) -> Audit: ...
+    async def audit(self, published: Checkpoint | None = None) -> Audit: ...
 
     async def lines(self) -> list[Line]: ...
 
@@ -64,8 +64,8 @@ class FilePlace:
     async def open(self) -> AuditableLedger:
         return await LedgerDoor(self.path, self.keys)()
 
-    async def audit(self) -> Audit:
-        return await LedgerDoor(self.path, self.keys).verify()
+    async def audit(self, published: Checkpoint | None = None) -> Audit:
+        return await LedgerDoor(self.path, self.keys).verify(published)
 
     def run(self, sql: str, *values: Any) -> list[Any]:
         with closing(sqlite3.connect(self.path)) as db, db:
@@ -106,8 +106,8 @@ class RedisPlace:
     async def open(self) -> AuditableLedger:
         return await LedgerDoor(self.server, self.keys)()
 
-    async def audit(self) -> Audit:
-        return await LedgerDoor(self.server, self.keys).verify()
+    async def audit(self, published: Checkpoint | None = None) -> Audit:
+        return await LedgerDoor(self.server, self.keys).verify(published)
 
     async def lines(self) -> list[Line]:
         rows = await self.client.xrange(self.base + "records")

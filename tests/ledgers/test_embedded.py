@@ -1,7 +1,9 @@
 """What is the embedded ledger's own: its file, its key, its checkpoints, and two processes on it."""
 
 import os
+import shutil
 import stat
+from asyncio import run  # a loop of its own, whose threads have no more powers than this one
 
 import pytest
 
@@ -9,6 +11,7 @@ from p2engine.domain.money import RecordQuery
 from p2engine.errors import StoreError
 from p2engine.ledgers import embedded_rows
 from p2engine.testing.contracts.ledger import BOB, CAROL, holding, opened, pay, paying
+from tests.crash.test_disk import without_root_powers
 from tests.ledgers.places import FilePlace
 
 
@@ -94,6 +97,49 @@ async def test_an_open_ledger_notices_that_it_was_cut(file_place: FilePlace) -> 
     await ledger.aclose()
     first = (await file_place.audit()).findings[0]
     assert (first.what, first.seq) == ("cut", 4)
+
+
+@pytest.mark.parametrize("how", ["replaced", "replaced with all beside it", "moved away"])
+async def test_failure_21_nothing_is_paid_into_a_file_that_is_no_more(file_place: FilePlace, how: str) -> None:
+    """Exchanged for an older copy under an open ledger, or taken away: an order is an error, and in neither file."""
+    await _write(file_place, 3)
+    copy = shutil.copy(file_place.path, file_place.path.with_name("copy.db"))
+    ledger = await file_place.open()
+    await pay(ledger, paying("a", "1"))
+    file_place.path.rename(file_place.path.with_name("moved.db"))
+    if how != "moved away":
+        copy.rename(file_place.path)
+    if how == "replaced with all beside it":
+        for file in file_place.path.parent.glob("ledger.db-*"):
+            file.unlink()
+    with pytest.raises(StoreError, match="replaced or moved"):
+        await pay(ledger, paying("b", "1"))
+    with pytest.raises(StoreError, match="replaced or moved"):
+        await ledger.checkpoint()
+    await ledger.aclose()
+    audit = await file_place.audit()
+    assert audit.is_sound == (how == "replaced")  # then the log beside it had all that the copy had not
+    assert audit.records == {"replaced": 7, "replaced with all beside it": 6, "moved away": 0}[how]
+
+
+def test_failure_21_a_ledger_that_is_read_only_pays_nothing(file_place: FilePlace) -> None:
+    """It says so in a line, and can be looked at; writable again, it goes on."""
+    run(_write(file_place, 3))
+    files = [file_place.path.parent, file_place.path]
+    with without_root_powers():
+        modes = [file.stat().st_mode for file in files]
+        for file in files:
+            file.chmod(0o555 if file.is_dir() else 0o444)
+        try:
+            with pytest.raises(StoreError, match="cannot be written"):
+                run(file_place.open())
+            audit = run(file_place.audit())
+        finally:
+            for file, mode in zip(files, modes, strict=True):
+                file.chmod(mode)
+    assert (audit.findings, audit.records) == ((), 6)
+    run(_write(file_place, 4))
+    assert run(file_place.audit()).records == 7
 
 
 async def test_two_processes_share_a_ledger(file_place: FilePlace) -> None:

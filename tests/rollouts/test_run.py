@@ -281,3 +281,6 @@ def test_metrics_of_one_name_are_told_apart() -> None:
     """Two checks of one kind, and a judge whose score is called by its metric."""
     of = [NICE, Evaluation(evaluator="contains"), Evaluation(evaluator="contains"), Evaluation(evaluator="no_error")]
     assert metric_names(of) == ["score", "contains", "contains_2", "no_error"]
+    calls = [Evaluation(evaluator="tool_called", params={"value": tool}) for tool in ("delegate", "get_weather")]
+    assert metric_names(calls) == ["tool_called(delegate)", "tool_called(get_weather)"]
+    assert metric_names(calls[:1]) == ["tool_called"]

@@ -14,6 +14,7 @@ from p2engine.errors import UsageError
 
 if TYPE_CHECKING:
     from p2engine.cli.verdicts import Seen
+    from p2engine.rollouts.journal import Rollout
     from p2engine.wiring import Engine
 
 EvaluatorName = Annotated[
@@ -121,8 +122,12 @@ def top(
     """
 
     async def body(engine: "Engine", output: Output) -> None:
-        from p2engine.cli.verdicts import COMMENT_WIDTH, records_of, score_words, seen_row, verdicts_in
+        from p2engine.cli.verdicts import COMMENT_WIDTH, records_of, rollout_of, score_words, seen_row, verdicts_in
 
+        rollout = await rollout_of(engine, session)
+        if rollout is not None and evaluator is None:
+            await _top_trials(engine, output, rollout, metric, k)
+            return
         records = await records_of(engine, session)
         found = await verdicts_in(engine, records, evaluator or "")
         if not found and not output.is_json:
@@ -149,6 +154,42 @@ def top(
             output.next(f"p2engine conversation stack {shlex.quote(ranked[0].record.name)}")
 
     run_with_engine(ctx, body)
+
+
+async def _top_trials(engine: "Engine", output: Output, rollout: "Rollout", metric: str, k: int) -> None:
+    """The trials of a rollout by one of its metrics."""
+    from p2engine.documents import did_you_mean
+    from p2engine.rollouts import journal
+
+    results = await journal.results(engine.world, rollout)
+    known = dict.fromkeys(name for result in results for name in result.metrics)
+    if results and metric not in known:
+        raise UsageError(f"no trial has the metric {metric[:40]!r}{did_you_mean(metric, known)}")
+    ranked = sorted(results, key=lambda each: (_last(each.metrics.get(metric)), each.conversation))[:k]
+    rows = [
+        {
+            "rank": place,
+            "conversation": each.conversation,
+            "team": each.team,
+            "variant": each.variant,
+            "trial": each.number,
+            "metric": metric,
+            "value": each.metrics.get(metric),
+            "status": each.status,
+        }
+        for place, each in enumerate(ranked, 1)
+    ]
+    columns = ("rank", "conversation", "variant", "trial", "value", "status")
+    cells = [tuple(row[name] for name in columns) for row in rows]
+    output.table("", ("", "conversation", "variant", "trial", metric, "status"), cells, rows)
+    if ranked:
+        best = ranked[0]
+        output.next(f"p2engine rollout show {rollout.id} {shlex.quote(best.variant)} {best.number}")
+
+
+def _last(value: float | None) -> tuple[bool, float]:
+    """So that the highest comes first, and nothing comes last."""
+    return value is None, -(value or 0.0)
 
 
 def _rank(seen: "Seen", metric: str) -> tuple[bool, float, str, str]:

@@ -16,7 +16,7 @@ from p2engine.errors import P2EngineError, UsageError
 
 if TYPE_CHECKING:
     from p2engine.cli.books import Open
-    from p2engine.domain.money import Record
+    from p2engine.domain.money import Checkpoint, Record
     from p2engine.ports import AuditableLedger, Ledger
     from p2engine.settings import Settings
     from p2engine.wiring import Engine
@@ -42,23 +42,34 @@ def verify(
         str | None,
         typer.Option("--proof", metavar="FILE", help="Check this proof instead; it needs the public key alone."),
     ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Hold the ledger to this one too, which was published."),
+    ] = None,
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="KEY", help="The public key, in hexadecimal or in a file; else this ledger's."),
+        typer.Option(
+            "--key", metavar="KEY", help="The public key of the proof, in hexadecimal or in a file; else this ledger's."
+        ),
     ] = None,
 ) -> None:
     """Look through the whole ledger: exit 1 and name the first record that is not as it was written."""
     settings = settings_of(ctx)
+    if proof is not None and checkpoint is not None:
+        raise UsageError("verify takes one of --proof and --checkpoint")
+    if key is not None and proof is None:
+        raise UsageError("--key is for --proof")
 
     async def body(output: Output) -> int:
         if proof is not None:
             return _check_proof(settings, Path(proof), key, output)
+        published = None if checkpoint is None else _checkpoint_in(Path(checkpoint))
         if not settings.ledger.enabled:
             raise UsageError("the ledger is off", hint="set LEDGER_ENABLED=true to look at it")
         from p2engine.wiring.keeping import ledger_by_itself
 
         async with ledger_by_itself(settings) as door:
-            found = await door.verify()
+            found = await door.verify(published)
         document = {
             "sound": found.is_sound,
             "records": found.records,
@@ -69,12 +80,27 @@ def verify(
         lines = [one.text for one in found.findings]
         if found.is_sound:
             lines = [f"sound: {found.records} records, {found.accounts} accounts"]
+            if published is not None:
+                lines.append(f"the first {published.count} records are those of the published checkpoint")
         if not found.sealed:
             lines.append("the key is not here: seals and head were not checked")
         output.document(document, "\n".join(lines))
         return 0 if found.is_sound else 1
 
     run_alone(ctx, body)
+
+
+def _checkpoint_in(file: Path) -> "Checkpoint":
+    """Raises UsageError, OSError."""
+    import msgspec
+
+    from p2engine.domain.money import Checkpoint
+
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Checkpoint)
+    except msgspec.DecodeError as error:
+        hint = "p2engine ledger checkpoint --print > FILE"
+        raise UsageError(f"{str(file)!r} is no checkpoint: {error}", hint=hint) from None
 
 
 def _check_proof(settings: "Settings", file: Path, key: str | None, output: Output) -> int:

@@ -53,7 +53,7 @@ def _worse(report: Report, baseline: str) -> Iterator[str]:
     if team.primary is None:
         yield f"{flag}: no trial has a score"
     for each in compared:
-        if each.high is not None and each.high < 0:
+        if each.said == "worse" and each.high is not None and each.high < 0:
             away = f"{number(each.difference)}{span(each.low, each.high)}"
             yield f"{flag}: {each.variant} is worse in {each.metric}: {away}"
 

@@ -60,6 +60,8 @@ def _tell_team(output: Output, team: TeamReport, report: Report) -> None:
         _table(output, table)
     for line in interval_lines(team):
         output.line(line)
+    if team.agreement is not None:
+        output.line(f"judges agree on the same trials: α = {number(team.agreement)} (Krippendorff; 1 is always)")
     shown = [each for each in team.contrasts if each.metric in (team.primary, "cost_usd", "duration_s")]
     if shown:
         output.line(f"against {team.baseline}, in pairs of the same task and seed:")

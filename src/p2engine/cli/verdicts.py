@@ -13,6 +13,8 @@ from p2engine.domain.records import Event, Query
 from p2engine.domain.verdicts import Verdict
 from p2engine.errors import ConfigError, UsageError
 from p2engine.limits import TRIALS_MAX
+from p2engine.rollouts import journal
+from p2engine.rollouts.journal import Rollout
 from p2engine.runtime.judging import VERDICT
 from p2engine.wiring import Engine
 
@@ -54,6 +56,15 @@ async def records_of(engine: Engine, session: str) -> Sequence[Record]:
     from p2engine.cli.arguments import conversation_of
 
     return [(await conversation_of(engine, session)).record]
+
+
+async def rollout_of(engine: Engine, session: str) -> Rollout | None:
+    """The rollout of that id, or the only one whose id begins so; None where a conversation is called so, or none."""
+    if any(session in (found.name, found.id) for found in await engine.conversations(session)):
+        return None
+    found = await journal.rollouts(engine.world, session)
+    exact = [each for each in found if each.id == session] or found
+    return exact[0] if len(exact) == 1 else None
 
 
 async def verdicts_in(engine: Engine, records: Sequence[Record], evaluator: str = "") -> list[Seen]:

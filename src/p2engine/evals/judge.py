@@ -157,7 +157,7 @@ def _form(rubric: Rubric) -> str:
 
 def _criteria(rubric: Rubric, read: Judgement) -> dict[str, float]:
     """What the judge scored of the rubric's criteria. Raises Unreadable."""
-    known = {each.metric for each in rubric.criteria}
+    known = [each.metric for each in rubric.criteria]
     given = {(name if name in known else metric_of(name)): value for name, value in read.numbers.items()}
     return {name: fraction(given[name], name) for name in known if given.get(name) is not None}
 

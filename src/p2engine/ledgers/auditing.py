@@ -81,14 +81,28 @@ class Walk:
         self._keys = keys
         self._head = head
         self._checkpoints = checkpoints
+        self._published: Checkpoint | None = None
+        self._counts = {*checkpoints}  # where there is a checkpoint to look at
 
     def found(self, what: What, text: str, seq: int | None = None) -> None:
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(Finding(what, text, seq))
 
+    def hold_to(self, published: Checkpoint, public: str) -> None:
+        """Look as well whether these are the records of a checkpoint that others kept. public: of the ledger, if known.
+
+        Called before any record is looked at.
+        """
+        self._published = published
+        self._counts.add(published.count)
+        if published.ledger != (public or published.ledger):
+            self.found("checkpoint", "the published checkpoint is of another ledger: another key is named in it")
+        elif not is_signed(published, published.ledger):
+            self.found("checkpoint", "the published checkpoint is not signed by the key of the ledger")
+
     def over(self, lines: Iterable[Line], check: Check) -> None:
         """Go on over the next records. Raises Stop."""
-        checkpoints, head_seq = self._checkpoints, self._head.seq if self._head else 0
+        counts, head_seq = self._counts, self._head.seq if self._head else 0
         seal = self._keys.seal if self._keys else None
         add, follow = self.peaks.add, self._follow
         before, count = self.link, self.count
@@ -105,8 +119,8 @@ class Walk:
             self.count = count = seq
             if seq == head_seq:
                 self._meet(made)
-            if seq in checkpoints:
-                self._check(checkpoints[seq])
+            if seq in counts:
+                self._check(seq)
 
     def end(self) -> None:
         """There are no more records."""
@@ -115,7 +129,7 @@ class Walk:
             what: What = "replaced" if not count else "cut"
             text = f"records {count + 1} to {head.seq} were written and are gone: the tail was cut, or all of it"
             self.found(what, f"{text} replaced by an older copy", count + 1)
-        beyond = max(self._checkpoints, default=0)
+        beyond = max(self._counts, default=0)
         if beyond > count:
             self.found("cut", f"records {count + 1} to {beyond} are gone: a checkpoint knows them", count + 1)
 
@@ -226,12 +240,14 @@ class Walk:
             text = f"record {self.count} is another than was written: the ledger was replaced"
             self.found("replaced", text, self.count)
 
-    def _check(self, checkpoint: Checkpoint) -> None:
-        count = checkpoint.count
-        if checkpoint.root != self.peaks.root.hex():
+    def _check(self, count: int) -> None:
+        kept, published, root = self._checkpoints.get(count), self._published, self.peaks.root.hex()
+        if kept is not None and kept.root != root:
             self.found("checkpoint", f"the first {count} records are not those of their checkpoint", count)
-        elif self._keys is not None and not is_signed(checkpoint, self._keys.public):
+        elif kept is not None and self._keys is not None and not is_signed(kept, self._keys.public):
             self.found("checkpoint", f"the checkpoint of {count} records is not signed by the key", count)
+        if published is not None and published.count == count and published.root != root:
+            self.found("checkpoint", f"the first {count} records are not those of the published checkpoint", count)
 
 
 def _told(body: object) -> Told | None:

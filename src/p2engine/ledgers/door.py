@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from p2engine.domain.money import Audit
+from p2engine.domain.money import Audit, Checkpoint
 from p2engine.errors import StoreError
 from p2engine.ports import AuditableLedger
 
@@ -31,15 +31,18 @@ class LedgerDoor:
             self._opening = None
             raise
 
-    async def verify(self) -> Audit:
-        """Look through it without opening it, so also where it is too damaged for that. Raises StoreError."""
+    async def verify(self, published: Checkpoint | None = None) -> Audit:
+        """Look through it without opening it, so also where it is too damaged for that. Raises StoreError.
+
+        published: a checkpoint that was kept elsewhere, which its records must be those of.
+        """
         if isinstance(self._place, Path):
             from p2engine.ledgers import embedded_audit
 
-            return await asyncio.to_thread(embedded_audit.verify, self._place, self._keys)
+            return await asyncio.to_thread(embedded_audit.verify, self._place, self._keys, published)
         from p2engine.ledgers import redis_audit
 
-        return await redis_audit.verify(self._place, self._keys)
+        return await redis_audit.verify(self._place, self._keys, published)
 
     async def aclose(self) -> None:
         if self._opening is not None:

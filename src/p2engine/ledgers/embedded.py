@@ -64,6 +64,7 @@ class EmbeddedLedger:
         self._read = Reader(opened.reader, str(path))
         self._writer = Writer(self._db, str(path), grouped=True, committed=self._note, busy_wait_s=busy_wait_s)
         self._closing: asyncio.Task[None] | None = None
+        self._file = _file_at(path)
 
     @classmethod
     async def open(
@@ -115,7 +116,7 @@ class EmbeddedLedger:
         return await asyncio.to_thread(embedded_audit.verify, self.path, self._folder)
 
     async def checkpoint(self) -> Checkpoint:
-        await self._writer.run(partial(sign, keys=self._keys, at=self._now()))
+        await self._writer.run(self._sign)
         newest = self._read(newest_checkpoint, self._keys.public)
         return newest or self._keys.sign(0, START, self._now())
 
@@ -141,6 +142,7 @@ class EmbeddedLedger:
         return await self._writer.run(partial(self._transact, work))
 
     def _transact(self, work: Callable[[Writing], T], cursor: sqlite3.Cursor) -> T:
+        self._check_place()
         rows = FileRows(cursor)
         top = rows.top()
         if top.seq < self._seen.seq or (top.seq == self._seen.seq and top.link != self._seen.link):
@@ -149,6 +151,16 @@ class EmbeddedLedger:
         result = work(writing)
         flush(writing, cursor, self._keys)
         return result
+
+    def _sign(self, cursor: sqlite3.Cursor) -> None:
+        self._check_place()
+        sign(cursor, self._keys, self._now())
+
+    def _check_place(self) -> None:
+        """Raises StoreError where the file is no more under its name: what is written there would be lost."""
+        if _file_at(self.path) != self._file:
+            hint = "end what uses it, run `p2engine ledger verify`, and restore the file that belongs there"
+            raise StoreError(f"{self.path} was replaced or moved away while it was open", hint=hint)
 
     def _note(self) -> None:
         """Called after each commit. The head is read back, so that it is never one that was not committed."""
@@ -169,6 +181,15 @@ class EmbeddedLedger:
         await self._writer.aclose()
         self._read.close()
         await asyncio.to_thread(self._db.close)
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """What tells the file of that name from any other; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _open(path: Path, folder: Path, wait_s: float) -> tuple[Opened, Keys]:

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from p2engine.domain.money import AccountName, Audit, BookId, Finding, Proof, kind_of_account
+from p2engine.domain.money import AccountName, Audit, BookId, Checkpoint, Finding, Proof, kind_of_account
 from p2engine.errors import StoreError, UsageError
 from p2engine.ledgers.auditing import Stop, Told, Walk, make_proof
 from p2engine.ledgers.embedded_rows import newest_checkpoint, read_checkpoint
@@ -17,29 +17,58 @@ from p2engine.ledgers.writing import AccountKey, ScopeKey
 from p2engine.stores.sqlite_file import connect_reader, store_error
 
 
-def verify(path: Path, folder: Path) -> Audit:
-    """Look through the ledger file `path`, with the key and head in `folder`. Raises StoreError where it cannot."""
+def verify(path: Path, folder: Path, published: Checkpoint | None = None) -> Audit:
+    """Look through the ledger file `path`, with the key and head in `folder`. Raises StoreError where it cannot.
+
+    published: a checkpoint that was kept elsewhere, which its records must be those of.
+    """
     keys = Keys.found(folder)
     head = keys.read_head() if keys else None
     if not path.exists():
-        if head is None:
-            return Audit(records=0, accounts=0, sealed=keys is not None)
-        text = f"the ledger file is gone: it had {head.seq} records"
-        return Audit(records=0, accounts=0, findings=(Finding("replaced", text, 1),))
+        return _verify_none(keys, head, published)
     try:
-        with closing(connect_reader(str(path))) as db:
+        with closing(_connect(path)) as db:
             db.execute("BEGIN")  # one look, whoever writes meanwhile
-            return _verify(db, keys, head)
+            return _verify(db, keys, head, published)
     except sqlite3.Error as error:
         failed = store_error(error, str(path))
         return Audit(records=0, accounts=0, findings=(Finding("unreadable", str(failed)),), sealed=keys is not None)
 
 
-def _verify(db: sqlite3.Connection, keys: Keys | None, head: Head | None) -> Audit:
+def _connect(path: Path) -> sqlite3.Connection:
+    """To read only. Raises sqlite3.Error."""
+    db = connect_reader(str(path))
+    try:
+        db.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError as error:
+        db.close()
+        log = path.with_name(f"{path.name}-wal")
+        is_read_only = error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
+        if not is_read_only or (log.exists() and log.stat().st_size):
+            raise
+        # SQLite wants to write beside the file even to read it. Without a log, all that was written is in the file.
+        return sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
+    return db
+
+
+def _verify_none(keys: Keys | None, head: Head | None, published: Checkpoint | None) -> Audit:
+    walk = Walk(keys, head, {})
+    if published is not None:
+        walk.hold_to(published, keys.public if keys else "")
+    if head is not None:
+        walk.found("replaced", f"the ledger file is gone: it had {head.seq} records", 1)
+    else:
+        walk.end()
+    return walk.audit()
+
+
+def _verify(db: sqlite3.Connection, keys: Keys | None, head: Head | None, published: Checkpoint | None) -> Audit:
     (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone() or ("",)
     public = keys.public if keys else str(ledger)
     rows = db.execute("SELECT count, root, at, signature FROM checkpoint ORDER BY count")
     walk = Walk(keys, head, {row[0]: read_checkpoint(row, public) for row in rows})
+    if published is not None:
+        walk.hold_to(published, public)
     if keys is not None and ledger not in ("", keys.public):
         walk.found("replaced", "the file is of another ledger: it was written with another key")
     try:

@@ -253,11 +253,13 @@ def _party(writing: Writing, book: BookId, name: AccountName, instrument: str) -
         raise No("account", str(error)) from None
     if kind == "escrow":
         raise No("account", "what is held is paid by releasing it")
-    row = writing.row(book, name, instrument) if _is_name(name) else None
+    is_name = _is_name(name if kind == "wallet" else name.partition(":")[2])
+    row = writing.row(book, name, instrument) if is_name else None
     if row is not None:
         return row
-    if kind == "wallet" or not _is_name(name):
-        raise No("account", f"{name!r} has no wallet" if name else "nobody is named")
+    if kind == "wallet" or not is_name:
+        what = "has no wallet" if kind == "wallet" else "is no account: its name is longer or other than an agent's"
+        raise No("account", f"{name!r} {what}" if name else "nobody is named")
     return writing.make_row(book, name, instrument)
 
 

@@ -36,14 +36,15 @@ PAGE_RECORDS: Final = 1000
 _Seen = tuple[Told, AccountKey, AccountKey, Any]
 
 
-async def verify(server: RedisServer, folder: Path) -> Audit:
+async def verify(server: RedisServer, folder: Path, published: Checkpoint | None = None) -> Audit:
     """Look through the ledger under the server's prefix, with the key and head in `folder`.
 
-    Raises StoreBusy where the server is away.
+    published: a checkpoint that was kept elsewhere, which its records must be those of. Raises StoreBusy where the
+    server is away.
     """
     keys = await asyncio.to_thread(Keys.found, folder)
     try:
-        return await _Looking(server, keys).audit()
+        return await _Looking(server, keys).audit(published)
     except StoreBusy:
         raise
     except StoreError as error:
@@ -62,11 +63,13 @@ class _Looking:
         self._keys = keys
         self._opened: set[AccountKey] = set()
 
-    async def audit(self) -> Audit:
+    async def audit(self, published: Checkpoint | None) -> Audit:
         noted = self._keys.read_head() if self._keys else None
         public = await self._ask(self._client.hget, self._names.key("meta"), "ledger")
-        checkpoints = await self._checkpoints(self._keys.public if self._keys else (public or b"").decode())
-        walk = Walk(self._keys, noted, checkpoints)
+        name = self._keys.public if self._keys else (public or b"").decode()
+        walk = Walk(self._keys, noted, await self._checkpoints(name))
+        if published is not None:
+            walk.hold_to(published, name)
         if public is None and noted is not None:
             walk.found("replaced", f"the ledger is gone: it had {noted.seq} records", 1)
             return walk.audit()

@@ -1,5 +1,6 @@
 """What came of a trial, as a row: values, and how they are read off the events of its conversation."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from p2engine.rollouts.spec import Trial
 
 TrialStatus = Literal["done", "gave_up", "timeout", "budget", "cancelled", "error"]
 """How a trial ended. Only what is `done` has an answer; the others are rows with their reason in `detail`."""
+
+_WORD = re.compile(r"[\w.-]{1,40}")  # what a check looks for, where that is short enough to be part of a name
 
 TIMED_OUT = "the trial took longer than"  # how the reason of a cancelled turn begins that was a time-out
 KINDS = (
@@ -82,7 +85,10 @@ def result_of(
     *,
     started_at: float,
 ) -> TrialResult:
-    """The row of a trial whose conversation has ended. root: the stack that was told the message."""
+    """The row of a trial whose conversation has ended.
+
+    root: the stack that was told the message. evaluations: of the team, as they stand in the file, in their order.
+    """
     end = next((each for each in reversed(events) if each.kind == "state.finished" and each.ref == root), None)
     replies = [each.body for each in events if each.kind == "model.reply"]
     rewards = [each.body["reward"] for each in events if each.kind == "state.tool_result"]
@@ -114,14 +120,25 @@ def result_of(
 
 
 def metric_names(evaluations: Iterable[Evaluation]) -> list[str]:
-    """What each evaluation's score is called: its `metric`, `score` by a rubric, else the evaluator; `contains_2`, …"""
+    """What the score of each is called: its `metric`, `score` by a rubric, else the evaluator.
+
+    Where several are called the same: with what they look for, `tool_called(delegate)`, else with a number, `score_2`.
+    """
+    evaluations = list(evaluations)
+    plain = [_plain_name(each) for each in evaluations]
     names: list[str] = []
-    for evaluation in evaluations:
-        usual = "score" if "rubric" in evaluation.params else evaluation.evaluator
-        name = str(evaluation.params.get("metric") or usual)
+    for name, evaluation in zip(plain, evaluations, strict=True):
+        value = evaluation.params.get("value")
+        if plain.count(name) > 1 and isinstance(value, str) and _WORD.fullmatch(value):
+            name = f"{name}({value})"  # noqa: PLW2901 — the longer name in the place of the shorter one
         taken = sum(each == name or each.startswith(f"{name}_") for each in names)
         names.append(f"{name}_{taken + 1}" if name in names else name)
     return names
+
+
+def _plain_name(evaluation: Evaluation) -> str:
+    usual = "score" if "rubric" in evaluation.params else evaluation.evaluator
+    return str(evaluation.params.get("metric") or usual)
 
 
 def verdicts_on(root: StackRef, evaluations: Sequence[Evaluation], events: Iterable[Event]) -> list[Verdict | None]:

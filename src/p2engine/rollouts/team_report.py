@@ -12,6 +12,7 @@ import msgspec
 
 from p2engine.errors import UsageError
 from p2engine.rollouts.advice import Advice, advice
+from p2engine.rollouts.agreement import krippendorff_alpha
 from p2engine.rollouts.arm_report import ArmReport, arm_report, together
 from p2engine.rollouts.contrasts import Contrast, contrasts
 from p2engine.rollouts.differences import Difference, differences
@@ -29,7 +30,8 @@ class TeamReport(msgspec.Struct, frozen=True, kw_only=True):
     the first evaluator that scored anything; None where none did. whole: all its trials as one, without intervals.
     front: the variants that no other one beats in quality, cost and time together; empty where one of them is unknown,
     or of a single trial. best, worst: trials by the primary metric; None where all have the same, or each variant has
-    one. conclusion: one sentence.
+    one. agreement: of several judges on the same trials, Krippendorff's alpha; None for one judge, or where nothing
+    could differ. conclusion: one sentence.
     """
 
     team: str
@@ -44,6 +46,7 @@ class TeamReport(msgspec.Struct, frozen=True, kw_only=True):
     front: tuple[str, ...]
     best: TrialResult | None
     worst: TrialResult | None
+    agreement: float | None = None
     advice: Advice | None = None
     warnings: tuple[str, ...] = ()
     conclusion: str = ""
@@ -69,6 +72,7 @@ class TeamReport(msgspec.Struct, frozen=True, kw_only=True):
             "pareto": list(self.front),
             "best": self.best.conversation if self.best else None,
             "worst": self.worst.conversation if self.worst else None,
+            "agreement": self.agreement,
             "warnings": list(self.warnings),
             "conclusion": self.conclusion,
         }
@@ -105,6 +109,7 @@ def team_report(
         front=_front(arms, primary),
         best=best,
         worst=worst,
+        agreement=_agreement(team, scores, [row for each in rows.values() for row in each]),
         advice=_advice(compared, primary, team, options.repeats or team.repeats),
     )
 
@@ -113,6 +118,13 @@ def _advice(compared: Sequence[Contrast], primary: str | None, team: Team, repea
     """None where nothing is open."""
     undecided = [each for each in compared if each.metric == primary and each.said == "undecided"]
     return advice(undecided, repeats, max(1, len(team.tasks)), len(team.variants) - 1) if undecided else None
+
+
+def _agreement(team: Team, scores: Sequence[str], rows: Sequence[TrialResult]) -> float | None:
+    judges = [name for name, each in zip(scores, team.evaluations, strict=True) if "rubric" in each.params]
+    if len(judges) < 2:
+        return None
+    return krippendorff_alpha([[row.metrics.get(judge) for row in rows] for judge in judges], "interval")
 
 
 def _front(arms: Sequence[ArmReport], primary: str | None) -> tuple[str, ...]:

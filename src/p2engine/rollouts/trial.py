@@ -95,7 +95,7 @@ async def _played(
         variant.agent,
         conversation.name,
         root,
-        evaluations,
+        team.evaluations,
         events,
         started_at=conversation.record.created_at,
     )

@@ -74,7 +74,8 @@ class Search:
             where += " AND b.agent = :agent"
             self._values["agent"] = query.agent
         if not self._kinds.of_commits:
-            index = "INDEXED BY log_kind"
+            of_one = query.conversation is not None or query.ref is not None
+            index = "INDEXED BY log_kind" if of_one else "INDEXED BY log_of_kind"
         return _ROWS.format(index=index, where=where, order="DESC" if query.newest else "ASC")
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 
 APPLICATION = 0x50324531  # `P2E1` in the file's header: whose file it is
-SCHEMA = 1
+SCHEMA = 2
 
 # A row of `log` is a commit (seq: the index of its first entry; stop: the index after its last) or a fact (its kind,
 # and its id in `fact`). UNIQUE(bid, seq) is the head check, AUTOINCREMENT keeps a cursor from ever being used twice.
 # cid is in every row, and indexed, so that a conversation's events are read in order without touching anybody else's;
-# that costs 3 µs a commit. `owed` holds what is open only, so whoever asks what is due reads all of it: an index for
-# that would cost every step more than it saves a sweep. born: the newest row when it came to be owed.
+# that costs 3 µs a commit. Facts of one kind are found in order, those of one conversation or of all.
+# `owed` holds what is open only, so whoever asks what is due reads all of it: an index for that would cost every step
+# more than it saves a sweep. born: the newest row when it came to be owed.
 TABLES = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE conversation(
@@ -23,6 +24,7 @@ CREATE TABLE log(
   body BLOB NOT NULL, UNIQUE(bid, seq));
 CREATE INDEX log_conversation ON log(cid);
 CREATE INDEX log_kind ON log(kind, cid) WHERE kind IS NOT NULL;
+CREATE INDEX log_of_kind ON log(kind) WHERE kind IS NOT NULL;
 CREATE UNIQUE INDEX log_fact ON log(fact) WHERE fact IS NOT NULL;
 CREATE TABLE owed(
   id TEXT PRIMARY KEY, born INTEGER NOT NULL, kind TEXT NOT NULL, owner TEXT, tries INTEGER NOT NULL,
@@ -30,5 +32,5 @@ CREATE TABLE owed(
 INSERT INTO meta VALUES ('horizon', 0);
 """
 
-MIGRATIONS: Mapping[int, str] = {}
+MIGRATIONS: Mapping[int, str] = {1: "CREATE INDEX log_of_kind ON log(kind) WHERE kind IS NOT NULL;"}
 """By the schema a file has: the SQL that brings it to the next one, each statement ended by `;` at a line's end."""
