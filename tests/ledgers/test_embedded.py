@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 from asyncio import run  # a loop of its own, whose threads have no more powers than this one
+from pathlib import Path
 
 import pytest
 
@@ -103,7 +104,7 @@ async def test_an_open_ledger_notices_that_it_was_cut(file_place: FilePlace) -> 
 async def test_failure_21_nothing_is_paid_into_a_file_that_is_no_more(file_place: FilePlace, how: str) -> None:
     """Exchanged for an older copy under an open ledger, or taken away: an order is an error, and in neither file."""
     await _write(file_place, 3)
-    copy = shutil.copy(file_place.path, file_place.path.with_name("copy.db"))
+    copy = Path(shutil.copy(file_place.path, file_place.path.with_name("copy.db")))
     ledger = await file_place.open()
     await pay(ledger, paying("a", "1"))
     file_place.path.rename(file_place.path.with_name("moved.db"))
