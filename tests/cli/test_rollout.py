@@ -225,7 +225,19 @@ def test_extend_never_changes_what_ran(rolling: Project, here: Run) -> None:
     refused = here("rollout", "extend", started["id"], changed)
     assert (refused.status, "variant 'warm' is not what it was" in refused.err) == (2, True)
     fewer = here("rollout", "extend", started["id"], "config/weather.yml", "--repeats", "1")
-    assert (fewer.status, "would fall away" in fewer.err) == (2, True)
+    assert (fewer.status, "adds no trial" in fewer.err) == (2, True)
+
+
+def test_extend_leaves_repeats_to_those_they_were_said_of(rolling: Project, here: Run) -> None:
+    """What --repeats said once is not said of the teams that a later file adds."""
+    started = here("rollout", "start", "config/weather.yml", "--repeats", "3", "--json").document
+    other = str(rolling.write("other.yml", WEATHER.replace("  weather:", "  other:", 1)))
+    assert here("rollout", "extend", started["id"], other).status == 0
+    trials = here("rollout", "show", started["id"], "--json").document["trials"]
+    assert {team: sum(row["team"] == team for row in trials) for team in ("weather", "other")} == {
+        "weather": len(started["trials"]),
+        "other": len(started["trials"]) // 3,
+    }
 
 
 def test_what_has_ended_cannot_be_cancelled_and_is_not_run_again(rolling: Project, here: Run) -> None:

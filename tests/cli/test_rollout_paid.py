@@ -277,4 +277,6 @@ def test_cancel_ends_what_nobody_runs_any_more(rolling: Project, here: Run, stil
         assert row["status"] == "interrupted"
         assert here("rollout", "cancel", row["id"]).status == 0
         statuses = [each["status"] for each in here("conversation", "list", "--all", "--json").document]
-    assert statuses == ["cancelled", "finished", "finished"]
+        assert statuses == ["cancelled", "finished", "finished"]
+        unasked = here("rollout", "resume", row["id"])
+        assert (unasked.status, "--yes" in unasked.err) == (2, True)

@@ -221,12 +221,12 @@ def test_the_rest_of_a_file(tmp_path: Path) -> None:
             "repeats: 4",
             "ledger: shared",
             "timeout_sec: 90",
-            name="my run",
+            name="my-run",
             seed="7",
             concurrency="{trials: 8, providers: {openai: 2}}",
         ),
     )
-    assert (spec.name, spec.seed, spec.concurrency, spec.providers) == ("my run", 7, 8, {"openai": 2})
+    assert (spec.name, spec.seed, spec.concurrency, spec.providers) == ("my-run", 7, 8, {"openai": 2})
     assert (spec.teams[0].repeats, spec.teams[0].ledger, spec.teams[0].timeout_s) == (4, "shared", 90)
     assert read(tmp_path, team(concurrency="3")).concurrency == 3
 

@@ -29,6 +29,7 @@ BAD = {
     team(seed="-1"): ":1: seed: expected a whole number from 0 to 9223372036854775807, not -1",
     team(concurrency="0"): ":1: concurrency.trials: expected a whole number of at least 1, not 0",
     team(concurrency="many"): ":1: concurrency: expected a number, or {trials, providers}, not 'many'",
+    team(name="../../evil"): ":1: name: a rollout's name has 1 to 64 letters, digits, _ . and -; this is '../../evil'",
     team(budget="{usd: -1}"): ":1: budget.usd: expected a number above 0, not -1",
     team(budget="{trial: {usd: 0}}"): ":1: budget.trial.usd: expected a number above 0, not 0",
     team(name="2024-01-01"): ":1: name: datetime.date(2024, 1, 1) is neither text nor a plain number; put it in quotes",

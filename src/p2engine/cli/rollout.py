@@ -115,18 +115,31 @@ def start(
     run_with_engine(ctx, body, work=not nowait)
 
 
-def resume(ctx: typer.Context, rollout: Id, follow: Follow = False, budget: Budget = None) -> None:
-    """Go on with a rollout that was cut off. What has ended is not run again."""
+def resume(ctx: typer.Context, rollout: Id, follow: Follow = False, budget: Budget = None, yes: Yes = False) -> None:
+    """Go on with a rollout that was cut off, stopped or cancelled. What has ended is not run again.
+
+    One that was cancelled asks as `start` does before models are paid again; one that has spent its money wants more.
+    """
     _no_debt(budget)
 
     async def body(engine: "Engine", output: Output) -> int:
         from msgspec.structs import replace
 
+        from p2engine.cli.rollout_plan import tell_plan
         from p2engine.rollouts import journal
+        from p2engine.wiring import experiments
+        from p2engine.wiring.outlook import outlook
 
         found = await journal.find(engine.world, rollout)
+        options = found.options if budget is None else replace(found.options, budget_usd=budget)
+        done = await experiments.check_money(engine, found, options)
+        if found.status == "cancelled":
+            look = await outlook(engine, found.spec, options, done=done)
+            tell_plan(output, look)
+            if refused := await _refused(ctx, output, look, f"resume {found.id}", said=yes or budget is not None):
+                return refused
         if budget is not None:
-            found = await journal.extend(engine.world, found, found.spec, replace(found.options, budget_usd=budget))
+            found = await journal.extend(engine.world, found, found.spec, options)
         return await _run(engine, output, found, follow=follow)
 
     run_with_engine(ctx, body, work=True)

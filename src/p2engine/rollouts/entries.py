@@ -36,6 +36,17 @@ def team_name(value: str) -> str:
     return value
 
 
+def _rollout_name(value: str) -> str:
+    if not _TEAM_ID.fullmatch(value):
+        raise ValueError(f"a rollout's name has 1 to {ID_CHARS_MAX} letters, digits, _ . and -; this is {show(value)}")
+    return value
+
+
+def name_from(file: str) -> str:
+    """What a rollout is called whose file does not say: the file's name, with what no name may have left out."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", file).lstrip(".-")[:ID_CHARS_MAX] or "rollout"
+
+
 def _variant_id(value: str) -> str:
     if not _VARIANT_ID.fullmatch(value):
         words = f"1 to {ID_CHARS_MAX} letters, digits, _ . = , + : and -"
@@ -183,11 +194,14 @@ class ConcurrencyEntry(Entry):
     providers: dict[Name, Count] = Field(default={})
 
 
+RolloutName = Annotated[str, AfterValidator(_rollout_name)]
+
+
 class RolloutFile(Entry):
     """The file as a whole."""
 
     teams: Annotated[dict[str, Any], Field(min_length=1), Named("a mapping of teams")]
-    name: Name | None = Field(default=None, max_length=64, description="Else the name of the file.")
+    name: RolloutName | None = Field(default=None, description="Else the name of the file.")
     seed: Seed = Field(default=0, description="Every trial's is derived from it.")
     budget: WholeBudgetEntry = Field(default=WholeBudgetEntry(), description="What it may spend.")
     concurrency: Annotated[ConcurrencyEntry, BeforeValidator(_trials_at_once), _AT_ONCE] = Field(

@@ -37,7 +37,10 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
-    """An experiment as the log has it. provenance: of the program and the project when it was started."""
+    """An experiment as the log has it. provenance: of the program and the project when it was started.
+
+    cursor: where in the log it begins: nothing of it lies before.
+    """
 
     id: str
     spec: Spec
@@ -47,6 +50,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     ended_at: float | None = None
     provenance: Mapping[str, Any] = {}
+    cursor: Cursor = Cursor()
 
 
 async def start(world: World, spec: Spec, options: Options, provenance: Mapping[str, Any]) -> Rollout:
@@ -66,8 +70,9 @@ async def start(world: World, spec: Spec, options: Options, provenance: Mapping[
         "options": msgspec.to_builtins(options),
         "provenance": dict(provenance),
     }
-    await _write(world, Fact(id=rollout.id, kind=STARTED, cause="user", at=rollout.started_at, body=body))
-    return rollout
+    fact = Fact(id=rollout.id, kind=STARTED, cause="user", at=rollout.started_at, body=body)
+    row = await _write(world, fact)
+    return msgspec.structs.replace(rollout, cursor=Cursor(row))
 
 
 async def extend(
@@ -124,6 +129,7 @@ async def rollouts(world: World, prefix: str = "") -> Sequence[Rollout]:
                 options=msgspec.convert(event.body["options"], Options),
                 started_at=event.at,
                 provenance=event.body["provenance"],
+                cursor=event.cursor,
             )
         elif id_ in found:
             found[id_] = await _later(world, found[id_], event)
@@ -154,15 +160,14 @@ async def results(world: World, rollout: Rollout) -> Sequence[TrialResult]:
     """What came of its trials so far, in the order in which they ended."""
     return [
         msgspec.convert(event.body["result"], TrialResult)
-        async for event in _events(world, (TRIAL,), since=rollout.started_at)
+        async for event in _events(world, (TRIAL,), after=rollout.cursor)
         if event.body["rollout"] == rollout.id
     ]
 
 
-async def _events(world: World, kinds: tuple[str, ...], since: float | None = None) -> AsyncIterator[Event]:
-    after = Cursor()
+async def _events(world: World, kinds: tuple[str, ...], after: Cursor = Cursor()) -> AsyncIterator[Event]:  # noqa: B008
     while True:
-        query = Query(kinds=kinds, after=after, since=since, limit=QUERY_EVENTS_MAX)
+        query = Query(kinds=kinds, after=after, limit=QUERY_EVENTS_MAX)
         events = await world.store.events(query)
         for event in events:
             yield event
@@ -171,8 +176,9 @@ async def _events(world: World, kinds: tuple[str, ...], since: float | None = No
         after = events[-1].cursor
 
 
-async def _write(world: World, fact: Fact) -> None:
-    await world.store.write(Batch(conversation=None, facts=(fact,)))
+async def _write(world: World, fact: Fact) -> int:
+    """The row of the log that it made."""
+    return (await world.store.write(Batch(conversation=None, facts=(fact,)))).row
 
 
 async def _put(world: World, spec: Spec) -> BlobRef:

@@ -15,7 +15,7 @@ from p2engine.errors import ConfigError, UsageError
 from p2engine.limits import TRIALS_MAX
 from p2engine.positions import Place, show
 from p2engine.rollouts.arms import Arm, read_arms
-from p2engine.rollouts.entries import RolloutFile, TeamEntry, WholeBudgetEntry, team_name
+from p2engine.rollouts.entries import RolloutFile, TeamEntry, WholeBudgetEntry, name_from, team_name
 from p2engine.rollouts.judging import Judging, check_rubric, read_evaluations
 from p2engine.rollouts.plan import circle
 from p2engine.rollouts.spec import Spec, Task, Team, Trial, sealed
@@ -43,7 +43,7 @@ class Known(NamedTuple):
 
 def read_rollout(path: Path, known: Known) -> Spec:
     """The rollout of a YAML file. Raises ConfigError with file and line, and NotAvailable for what is not built."""
-    return read_document(read_yaml(path), path.parent, known, path.stem)
+    return read_document(read_yaml(path), path.parent, known, name_from(path.stem))
 
 
 def read_document(document: Document, folder: Path, known: Known, title: str) -> Spec:

@@ -27,12 +27,14 @@ from p2engine.runtime.conversation import Conversation
 from p2engine.runtime.engine import Engine
 from p2engine.runtime.turn import commit, hand_out
 from p2engine.runtime.world import World
+from p2engine.tools.registry import NO_LEDGER, WITHHELD
 
 log = logging.getLogger("p2engine.rollouts")
 
 OpenBook = Callable[[BookId], Awaitable[None]]
 """Opens the wallets of the project's agents in a book of its own; those that are open stay as they are."""
 
+SEE_MONEY = frozenset({"ledger_received", "balance", "python"})  # checks that look at wallets, or may
 NOBODY = "a trial has nobody who could answer a question"
 VERDICTS_LATE_S = 30.0  # beyond its own bound, before a verdict that is owed is not waited for any longer
 
@@ -81,9 +83,9 @@ async def _played(
     variant, root = team.variant(trial.variant), conversation.record.current
     evaluations = trial_evaluations(team, trial.task)
     changes = {**variant.changes, "seed": trial.seed, "evaluations": msgspec.to_builtins(evaluations)}
-    if scene.open_book is not None:
-        changes["book"] = book = BookId(conversation.name if team.ledger == "isolated" else scene.rollout)
-        await scene.open_book(book)
+    book = await _book(scene, team, variant, conversation.name)
+    if book is not None:
+        changes["book"] = book
     if usd is not None:
         own = variant.changes.get("budget", {})
         changes["budget"] = {**own, "usd": min(usd, own.get("usd") or usd)}
@@ -99,12 +101,25 @@ async def _played(
         events,
         started_at=conversation.record.created_at,
     )
-    if scene.open_book is None or team.ledger == "shared" or scene.engine.world.ledger is None:
+    if book is None or team.ledger == "shared" or scene.engine.world.ledger is None:
         return result
     account = await (await scene.engine.world.ledger()).account(AccountName(result.agent), book=book)
     if account is None:
         return result
     return msgspec.structs.replace(result, received=str(account.received), sent=str(account.sent))
+
+
+async def _book(scene: Scene, team: Team, variant: Variant, name: str) -> BookId | None:
+    """The book of a trial, with its wallets; None where neither its agent, nor a delegate, nor a check sees money."""
+    if scene.open_book is None:
+        return None
+    setup = await scene.engine.world.roster.setup(variant.agent, variant.changes)
+    pays = any(WITHHELD.get(grant.name) == NO_LEDGER for grant in setup.tools)
+    if not (pays or setup.delegates or any(each.evaluator in SEE_MONEY for each in team.evaluations)):
+        return None
+    book = BookId(name if team.ledger == "isolated" else scene.rollout)
+    await scene.open_book(book)
+    return book
 
 
 async def _tell(world: World, ref: StackRef, text: str, changes: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Who decides, with what, and who judges: models, tools, agents, evaluators."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from p2engine.agents.patterns import compile_pattern
 from p2engine.agents.roster import AgentFactory, Defaults, FileRoster, Tools
@@ -13,6 +13,7 @@ from p2engine.evals.registry import Registry as EvaluatorRegistry
 from p2engine.models.catalogue import Models
 from p2engine.plugins import (
     AnyFunctionTool,
+    Loaded,
     ProjectCode,
     installed_evals,
     installed_tools,
@@ -25,6 +26,8 @@ from p2engine.tools import json_types
 from p2engine.tools.artifacts import artifact_tools
 from p2engine.tools.registry import NO_LEDGER, WITHHELD, Registry
 from p2engine.tools.weather import weather_tool
+
+T = TypeVar("T")
 
 
 class Toolset(NamedTuple):
@@ -62,38 +65,35 @@ def tools_of(settings: Settings, *, project_code: bool) -> Toolset:
         built_in += payment_tools()
         withheld = {name: why for name, why in WITHHELD.items() if why != NO_LEDGER}
     registry = Registry(built_in, partial=partial, withheld=withheld)
-    installed = installed_tools()
-    problems: list[SetupError] = list(installed.problems)
-    for tool in installed.found:
-        try:
-            registry.add(tool)
-        except ConfigError as clash:
-            problems.append(clash)
-    if settings.project is None:
-        return Toolset(registry, None, tuple(problems))
-    project = project_tools(settings.project, enabled=project_code)
-    loaded = project.load()
-    problems += [*loaded.problems, *registry.exchange(loaded.found)]
-    return Toolset(registry, project, tuple(problems), loaded.changed)
+    project = project_tools(settings.project, enabled=project_code) if settings.project else None
+    return Toolset(registry, project, *_taken_in(registry.add, registry.exchange, installed_tools(), project))
 
 
 def evaluators_of(settings: Settings, *, project_code: bool) -> Bench:
     """The built-in evaluators, those of installed packages, and the project's own. What is broken is in `problems`."""
     partial = "" if project_code or settings.project is None else "the project's own evaluators are not loaded"
     registry = built_in(fill=_fill, compile_pattern=compile_pattern, validator=json_types.validator, partial=partial)
-    installed = installed_evals()
+    project = project_evals(settings.project, enabled=project_code) if settings.project else None
+    return Bench(registry, project, *_taken_in(registry.add, registry.exchange, installed_evals(), project))
+
+
+def _taken_in(
+    add: Callable[[T], None],
+    exchange: Callable[[Iterable[T]], Iterable[SetupError]],
+    installed: Loaded[T],
+    project: ProjectCode[T] | None,
+) -> tuple[tuple[SetupError, ...], tuple[str, ...]]:
+    """Give a registry what packages and the project bring: what is broken, and which files were read."""
     problems: list[SetupError] = list(installed.problems)
-    for evaluator in installed.found:
+    for one in installed.found:
         try:
-            registry.add(evaluator)
+            add(one)
         except ConfigError as clash:
             problems.append(clash)
-    if settings.project is None:
-        return Bench(registry, None, tuple(problems))
-    project = project_evals(settings.project, enabled=project_code)
+    if project is None:
+        return tuple(problems), ()
     loaded = project.load()
-    problems += [*loaded.problems, *registry.exchange(loaded.found)]
-    return Bench(registry, project, tuple(problems), loaded.changed)
+    return (*problems, *loaded.problems, *exchange(loaded.found)), loaded.changed
 
 
 def _fill(text: str, values: Mapping[str, Any]) -> str:

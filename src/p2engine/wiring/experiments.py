@@ -139,6 +139,18 @@ async def run_file(engine: "Engine", path: Path, options: Options) -> "Report":
     return report_of(ended, await journal.results(engine.world, ended))
 
 
+async def check_money(engine: "Engine", rollout: Rollout, options: Options) -> frozenset[str]:
+    """The keys of the trials that have run. Raises UsageError where others are left and no money is."""
+    results = await journal.results(engine.world, rollout)
+    done = frozenset(result.key for result in results)
+    spent, whole = sum(result.cost.usd for result in results), rollout.spec.budget.usd
+    usd = whole if options.budget_usd is None else options.budget_usd
+    if usd is not None and spent >= usd and any(trial.key not in done for trial in planned(rollout.spec, options)):
+        hint = f"p2engine rollout resume {rollout.id} --budget USD, with more than that"
+        raise UsageError(f"{rollout.id} has spent ${spent:.4f} of ${usd:g}", hint=hint)
+    return done
+
+
 def usual_budget(engine: "Engine", spec: Spec, given: float | None) -> float | None:
     """What the rollout may spend beside what its file says: what was said, else what the configuration says."""
     if given is not None or spec.budget.usd is not None:
@@ -158,10 +170,10 @@ def runner(engine: "Engine", rollout: Rollout, on_result: Callable[[TrialResult]
 
 def grown(rollout: Rollout, more: Spec, options: Options) -> tuple[Spec, Options]:
     """A rollout with what another file adds. options: those not given stay. Raises UsageError where it adds nothing."""
-    spec = extended(rollout.spec, more)
+    spec = extended(_repeated(rollout.spec, rollout.options.repeats), _repeated(more, options.repeats))
     now = replace(
         rollout.options,
-        repeats=options.repeats or (None if rollout.options.repeats is None else _most(rollout.options.repeats, more)),
+        repeats=None,  # what was said once is each team's own from now on
         limit=options.limit or rollout.options.limit,
         budget_usd=rollout.options.budget_usd if options.budget_usd is None else options.budget_usd,
         parallel=options.parallel or rollout.options.parallel,
@@ -175,8 +187,9 @@ def grown(rollout: Rollout, more: Spec, options: Options) -> tuple[Spec, Options
     return spec, now
 
 
-def _most(repeats: int, more: Spec) -> int:
-    return max([repeats, *(team.repeats for team in more.teams)])
+def _repeated(spec: Spec, repeats: int | None) -> Spec:
+    """With so many repeats in every team; None: as they stand."""
+    return replace(spec, teams=tuple(replace(team, repeats=repeats or team.repeats) for team in spec.teams))
 
 
 def planned(spec: Spec, options: Options) -> tuple[Trial, ...]:
@@ -209,6 +222,9 @@ async def cancel(engine: "Engine", rollout: Rollout) -> Rollout:
 
 async def check(engine: "Engine", spec: Spec) -> list[Finding]:
     """Whether the checks of a rollout measure anything: tried on scripted agents, offline."""
+    from p2engine.wiring.outlook import need_ledger
+
+    need_ledger(engine, spec)
     rows = [engine.roster.describe(agent) for agent in engine.roster.agents()]
     usual = engine.settings.ledger.initial_balance
     tools: dict[str, Collection[str]] = {}

@@ -73,6 +73,7 @@ async def outlook(
     judges = _judges(engine, spec)
     is_real = {model: not experiments.stands_in(engine, model) for model in judges}
     asked = any(setup.type == "llm" for setup in setups.values())
+    notes += _shared_wallets(spec)
     notes += _odd_judges(is_real, offline=offline and asked)
     paid = (asked and not offline) or any(is_real.values())
     return Outlook(
@@ -90,6 +91,13 @@ async def outlook(
         budget_usd=spec.budget.usd if options.budget_usd is None else options.budget_usd,
         notes=notes,
     )
+
+
+def _shared_wallets(spec: Spec) -> Iterator[str]:
+    for team in spec.teams:
+        checks = [each.evaluator for each in team.evaluations if each.evaluator in _WALLETS]
+        if team.ledger == "shared" and checks and team.trials_each() * len(team.variants) > 1:
+            yield f"team {team.id}: its trials share their wallets, so {checks[0]} counts what all of them moved"
 
 
 def need_ledger(engine: "Engine", spec: Spec) -> None:
