@@ -1,11 +1,13 @@
 """`eval …`, `conversation score` and `promote`: what is judged by hand is kept, ranked, compared and calibrated."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from p2engine.cli.eval_compare import _lone, _signed
 from p2engine.testing.server import Answer, OpenAIServer, Reply
 from tests.cli.project import Project, Run
 
@@ -174,6 +176,8 @@ def test_a_judge_that_prefers_what_stands_in_front_decides_nothing(
     preference = here("eval", "diff", "one", "two", "--rubric", "Be strict.", "--json").document["preference"]
     assert (preference["winner"], preference["status"]) == (None, "undecided")
     assert "changes with the order" in preference["comment"]
+    told = here("eval", "diff", "one", "two", "--rubric", "Be strict.").out
+    assert re.search(r"^  by gpt-4o\S*, [1-9][0-9]* tokens, \$0\.", told, re.MULTILINE)
 
 
 def test_an_evaluator_is_calibrated_against_people(chatted: Project, here: Run) -> None:
@@ -218,6 +222,32 @@ def test_failure_27_what_cannot_be_is_one_line(chatted: Project, here: Run, word
     assert ran.status == 2
     assert said in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_a_label_that_is_no_known_word_is_an_error(chatted: Project, here: Run) -> None:
+    """With file and line; nothing is judged and nothing dropped."""
+    chatted.write("labels.csv", "conversation,label\none,splendid\n")
+    ran = here("eval", "calibrate", "short", "labels.csv")
+    assert ran.status == 2
+    assert "labels.csv:2: no label 'splendid'" in ran.err
+
+
+def test_what_rounds_to_nothing_has_no_minus() -> None:
+    """Neither a bias nor a difference is shown as -0.000."""
+    assert [_signed(value) for value in (-0.0001, -0.0, 0.0004, -0.25)] == ["+0.000", "+0.000", "+0.000", "-0.250"]
+
+
+def test_only_what_stands_on_one_sample_is_warned_of() -> None:
+    """Not a metric that one side does not have at all; where others have many samples, by name."""
+
+    def row(metric: str, a: int, b: int) -> dict[str, Any]:
+        gap = 0.1 if a and b else None
+        return {"evaluator": "e@1", "metric": metric, "a": {"n": a}, "b": {"n": b}, "difference": gap}
+
+    many, lone, absent = row("many", 54, 54), row("lone", 54, 1), row("absent", 54, 0)
+    assert _lone([many, absent]) is None
+    assert _lone([lone, absent]) == ""
+    assert _lone([many, lone, absent]) == " (e@1 lone)"
 
 
 def test_a_label_for_an_unknown_conversation_is_named_with_its_line(chatted: Project, here: Run) -> None:

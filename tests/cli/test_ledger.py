@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from p2engine.cli.ledger_audit import _word
 from p2engine.domain.money import Proof
 from p2engine.ledgers.auditing import check_proof
 from p2engine.testing.server import OpenAIServer, echo
@@ -51,7 +52,7 @@ def test_a_payment_is_made_and_told(paying: Project, here: Run) -> None:
         "instrument": "CREDIT",
     }
     (line,) = json.loads(here("ledger", "history", "beta", "--limit", "1", "--json").out)
-    assert set(line) == {"id", "at", "type", "payer", "payee", "amount", "reason", "status", "cause"}
+    assert set(line) == {"id", "book", "at", "type", "payer", "payee", "amount", "reason", "status", "cause"}
     assert (line["id"], line["payer"], line["reason"], line["cause"]) == (receipt["id"], "alpha", "work", "operator")
     assert [row["type"] for row in json.loads(here("ledger", "audit", "--type", "transfer", "--json").out)] == [
         "transfer"
@@ -69,7 +70,8 @@ def test_a_payment_is_made_and_told(paying: Project, here: Run) -> None:
         (("transfer", "alpha", "beta", "0." + "1" * 30), 2, "at most 10 digits after the point"),
         (("transfer", "alpha", "beta", "1" * 30), 2, "at most 28 digits before the point"),
         (("transfer", "alpha", "beta", "--", "-5"), 2, "not negative"),
-        (("transfer", "alpha", "beta", "-5"), 2, "-5"),
+        (("transfer", "alpha", "beta", "-5"), 2, "an amount is more than zero"),
+        (("transfer", "alpha", "beta", "5", "--resaon", "x"), 2, "no such option: --resaon"),
         (("transfer", "alpha", "nobody", "5"), 1, "'nobody' has no wallet"),
         (("transfer", "nobody", "alpha", "5"), 1, "'nobody' has no wallet"),
         (("transfer", "alpha", "", "5"), 1, "nobody is named"),
@@ -85,7 +87,12 @@ def test_a_payment_is_made_and_told(paying: Project, here: Run) -> None:
         (("init", "--balance", "1e3"), 2, "expected an amount such as 12.5, not '1e3'"),
         (("init", "--balance", "inf"), 2, "expected an amount such as 12.5, not 'inf'"),
         (("history", "nobody"), 2, "'nobody' has no wallet"),
-        (("balance", "alpha", "--book", "trial"), 2, "'alpha' has no wallet in book 'trial'"),
+        (("balance", "alpha", "--book", "trial"), 2, "no book 'trial' (known: main)"),
+        (("overview", "--book", "nope"), 2, "no book 'nope' (known: main)"),
+        (("overview", "--book", "man"), 2, "no book 'man' (did you mean main?)"),
+        (("history", "alpha", "--book", "nope"), 2, "no book 'nope'"),
+        (("metrics", "--book", "nope"), 2, "no book 'nope'"),
+        (("audit", "--book", "nope"), 2, "no book 'nope'"),
         (("proof", ""), 2, "nothing is called ''"),
         (("proof", "open:main"), 2, "ambiguous reference 'open:main'"),
         (("export", "--format", "xml"), 2, "no format 'xml'; there is jsonl and csv"),
@@ -186,6 +193,7 @@ def test_failure_28_without_a_ledger_the_commands_say_how_to_switch_it_on(
     ran = here("ledger", command)
     assert ran.status == 2
     assert "LEDGER_ENABLED=true" in ran.err
+    assert "the ledger is off (environment: LEDGER_ENABLED)" in ran.err
     assert not (project.folder / ".p2engine" / "ledger.db").exists()
 
 
@@ -210,6 +218,48 @@ def test_a_proof_is_checked_by_the_public_key_alone(paying: Project, here: Run, 
     ran = elsewhere.run("ledger", "verify", "--proof", "changed.json", "--key", public, "--json")
     assert (ran.status, ran.document["proved"]) == (1, False)
     assert elsewhere.run("ledger", "verify", "--proof", "proof.json", "--key", "0" * 64).status == 1
+
+
+def test_a_proved_refusal_does_not_read_as_a_payment(paying: Project, here: Run) -> None:
+    """It says that it was refused and why; programs get its type and the reason."""
+    order = here("ledger", "transfer", "alpha", "beta", "500", "--json").document["id"]
+    paying.write("refused.json", here("ledger", "proof", order).out)
+    told = here("ledger", "verify", "--proof", "refused.json")
+    why = "alpha has 100.0 CREDIT, not 500.0 CREDIT"
+    assert told.out.startswith(f"proved: this payment was refused: {why}\nno money moved: refusal {order} at ")
+    assert "→" not in told.out
+    record = here("ledger", "verify", "--proof", "refused.json", "--json").document["record"]
+    assert (record["type"], record["status"], record["why"]) == ("refusal", "refused", why)
+
+
+def test_books_are_told_apart(paying: Project, here: Run) -> None:
+    """A trial's payments have their book in the audit, and the main book's own pages say that there are others."""
+    assert "book" not in here("ledger", "audit").out.splitlines()[0]
+    assert "--book" not in here("ledger", "overview").err
+    paying.write(
+        "rollout.yml",
+        "teams:\n  pay:\n    initial_message: transfer 5 to beta\n    base: {agent_id: alpha}\n"
+        "    variants: [{id: a}]\n    checks: [no_error]\n",
+    )
+    started = here("rollout", "start", "rollout.yml")
+    assert started.status == 0, started.err
+    book = next(row["book"] for row in here("ledger", "audit", "--json").document if row["type"] == "transfer")
+    assert book != "main"
+    assert here("ledger", "audit").out.splitlines()[0].split()[:4] == ["id", "at", "book", "type"]
+    rows = here("ledger", "audit", "--book", book, "--json").document
+    assert {row["book"] for row in rows} == {book}
+    assert "book" not in here("ledger", "audit", "--book", book).out.splitlines()[0].split()
+    for words in (("overview",), ("history", "alpha")):
+        assert f"money moved in another book too: --book {book}" in here("ledger", *words).err
+        assert "money moved" not in here("ledger", *words, "--quiet").err
+        assert "money moved" not in here("ledger", *words, "--book", book).err
+
+
+def test_many_books_are_counted() -> None:
+    """Debug names the first few, the main one before all; programs get every one."""
+    assert _word([]) == "none"
+    assert _word(["main", "b"]) == "main, b"
+    assert _word(["main", *"abcdefg"]) == "8: main, a, b, c, d, …"
 
 
 def test_a_payment_is_explained_at_once(paying: Project, here: Run) -> None:
@@ -293,6 +343,16 @@ def test_a_wallet_is_shown_with_its_agent(paying: Project, here: Run) -> None:
     assert here("agent", "show", "rich", "--json").document["wallet"] == {"initial": "1000.5", "balance": "1000.0"}
     assert here("agent", "show", "poor", "--json").document["wallet"] is None
     assert "1000.0 CREDIT" in here("agent", "show", "rich").out
+
+
+def test_an_agent_is_shown_with_who_switched_the_ledger_off(
+    paying: Project, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its wallet, and at the tools that it does not get."""
+    monkeypatch.setenv("LEDGER_ENABLED", "false")
+    lines = here("agent", "show", "alpha").out.splitlines()
+    off = "the ledger is off (environment: LEDGER_ENABLED)"
+    assert [line.split()[0] for line in lines if off in line] == ["withheld", "wallet"]
 
 
 def test_two_terminals_pay_each_other(paying: Project, here: Run) -> None:

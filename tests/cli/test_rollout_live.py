@@ -83,12 +83,49 @@ def test_a_row_has_progress_score_errors_cost_and_time() -> None:
     clock[0] = 30.0
     head, _, one, other, *_ = [line.split() for line in drawn(of) if line.strip()]
     assert head == ["variant", "trials", "so", "far", "errors", "cost", "seconds"]
-    half = mean_interval([0.25, 0.75])
-    assert half is not None
-    spread = f"{half.high - 0.5:.3f}"
-    assert one == ["v1", "██████░░░░░░", "2/4", "score", "0.5", "±", spread, "–", "$1.00", "→", "$2.00", "2.0"]
+    assert one == ["v1", "██████░░░░░░", "2/4", "score", "0.5", "[0,", "1]", "–", "$1.00", "→", "$2.00", "2.0"]
     assert other == ["v2", "███░░░░░░░░░", "1/4", "–", "1", "$0.00", "→", "$0.00", "2.0"]
     assert of.words() == "3 of 8 trials, 1 without an answer, $1.00 so far, about $2.00 in all, 30 s, about 50 s left"
+
+
+def test_an_interval_is_students_within_the_scale_of_a_score() -> None:
+    """0.8, 0.9, 0.9 is no evidence of more than 1; a number that is no score has no scale."""
+    values = (0.8, 0.9, 0.9)
+    found = mean_interval(values)
+    assert found is not None
+    assert [found.low, found.high] == pytest.approx([0.7232, 1.0101], abs=1e-4)
+    of, _ = board(spec(repeats=3))
+    for number, value in enumerate(values, 1):
+        of.take(result("v1", number, score=value))
+        of.take(result("v2", number, words=value))
+    one, other = of.arms.values()
+    assert one.score(compared=True) == "score 0.867 [0.723, 1]"
+    assert other.score(compared=True) == "words 0.867 [0.723, 1.01]"
+
+
+@pytest.mark.parametrize(
+    ("width", "head"),
+    [
+        (140, ["variant", "trials", "so", "far", "errors", "cost", "seconds"]),
+        (105, ["variant", "trials", "so", "far", "errors", "cost", "seconds"]),
+        (80, ["variant", "trials", "so", "far", "errors"]),
+        (50, ["variant", "trials"]),
+        (36, ["variant"]),
+    ],
+)
+def test_a_narrow_screen_has_the_names_whole(width: int, head: list[str]) -> None:
+    """The bar goes first, then what matters less; a variant without its name is none."""
+    name = "model=gpt-4o,temperature=0.3"
+    arms = (Variant(id=name, agent=AgentId("a"), message="Hi"),)
+    of, _ = board(Spec(name="s", teams=(Team(id="t", variants=arms, repeats=4),)))
+    for number, score in enumerate((0.25, 0.75), 1):
+        of.take(result(name, number, usd=0.5, score=score))
+    lines = [line for line in drawn(of, width=width) if line.strip()]
+    assert lines[0].split() == head
+    assert lines[2].split()[0] == name
+    assert ("█" in lines[2]) == (width == 140)
+    assert "…" not in "".join(lines)
+    assert all(len(line) <= width for line in lines)
 
 
 def test_the_stand_in_is_named_and_gets_no_interval() -> None:
@@ -99,7 +136,7 @@ def test_the_stand_in_is_named_and_gets_no_interval() -> None:
     lines = drawn(of)
     assert lines[0] == "offline stand-in: configurations are not compared"
     assert "contains 1 " in next(line for line in lines if " v1 " in line)
-    assert "±" not in "".join(lines)
+    assert "[" not in "".join(lines)
     assert "$" not in of.words()
 
 

@@ -10,15 +10,21 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from p2engine.cli.options import Options as OutputOptions
+from p2engine.cli.output import Output
+from p2engine.cli.rollout_view import tell_report
 from p2engine.rollouts import journal
 from p2engine.rollouts.findings import OFFLINE
-from p2engine.rollouts.journal import Options
+from p2engine.rollouts.journal import Options, Status
+from p2engine.rollouts.report import report_of
 from p2engine.rollouts.results import TrialResult
 from p2engine.wiring import Engine
+from p2engine.wiring.runners import hold
 from tests.cli.project import Project, Ran, Run
 from tests.cli.scenes import EVIL
 from tests.cli.test_export import Page
@@ -47,8 +53,8 @@ def weather(here: Run, project: Project) -> str:
     return str(listed["id"])
 
 
-def keep(project: Project, rows: Sequence[TrialResult], **settings: int) -> str:
-    """Write down a rollout that nobody ran, as a runner would. Returns its id."""
+def keep(project: Project, rows: Sequence[TrialResult], *, status: Status | None = "finished", **settings: int) -> str:
+    """Write down a rollout that nobody ran, as a runner would. status: None where it does not end. Returns its id."""
     variants = tuple(dict.fromkeys(each.variant for each in rows))
     planned = rollout(variants, **settings)  # type: ignore[arg-type]
 
@@ -57,7 +63,7 @@ def keep(project: Project, rows: Sequence[TrialResult], **settings: int) -> str:
             begun = await journal.start(engine.world, planned.spec, Options(), planned.provenance)
             for each in rows:
                 await journal.record(engine.world, begun, each)
-            return (await journal.end(engine.world, begun, "finished")).id
+            return (await journal.end(engine.world, begun, status)).id if status else begun.id
 
     return asyncio.run(write())
 
@@ -169,6 +175,72 @@ def test_what_would_decide_is_said_where_nothing_does(here: Run, project: Projec
     assert lines[-3] == f"p2engine eval top {id_} --metric score"
     assert lines[-2] == "to decide (about $0.054, detects 0.25 at 80 % power):"
     assert lines[-1].endswith("rollout start config/jokes.yml --repeats 18")
+
+
+def told(status: str, *, program: str = "p2engine", why: str = "", **settings: Any) -> list[str]:
+    """The lines of a report of a rollout in that state."""
+    out = io.StringIO()
+    rows = trials({"base": 0.4, "other": 0.41}, seed=1)
+    if not settings.get("evaluations", True):
+        rows = [replace(each, metrics={}, verdicts={}) for each in rows]
+    budget = {"budget_usd": settings.pop("usd", None)}
+    planned = replace(rollout(**settings), why=why, options=Options(**budget))
+    tell_report(Output(OutputOptions(), out, program=program), report_of(planned, rows, status=status))
+    return out.getvalue().splitlines()
+
+
+def test_what_was_cut_off_is_gone_on_with() -> None:
+    """Before anything else is advised: with more money where that was spent."""
+    cut, spent, late = told("interrupted"), told("stopped", usd=0.002), told("stopped", usd=5.0)
+
+    assert cut[0].startswith("jokes-1a2b3c: interrupted, ")
+    assert cut[-1] == "p2engine rollout resume jokes-1a2b3c"
+    assert spent[-1] == "p2engine rollout resume jokes-1a2b3c --budget USD"
+    assert late[-1] == "p2engine rollout resume jokes-1a2b3c"
+    assert not any("--repeats" in line for line in (*cut, *spent, *late))
+
+
+@pytest.mark.parametrize("status", ["finished", "interrupted", "stopped"])
+def test_every_command_of_a_report_works_as_typed(status: str) -> None:
+    """It begins with what this program was called by."""
+    lines = told(status, program="./p2")
+
+    assert "./p2 eval top jokes-1a2b3c --metric score" in lines
+    assert lines[-1].startswith("./p2 rollout ")
+    assert not any(line.startswith("p2engine ") and "python" not in line for line in lines)
+
+
+def test_no_ranking_is_suggested_where_nobody_was_asked() -> None:
+    """Without an evaluator and without a check there is nothing to rank by."""
+    assert not any("eval top" in line for line in told("finished", evaluations=()))
+
+
+def test_a_rollout_whose_process_died_is_interrupted(here: Run, project: Project) -> None:
+    """`show` says what `list` says, for people and for programs, with the command that goes on."""
+    id_ = keep(project, trials({"base": 0.4, "other": 0.8}, seed=1), status=None)
+    with hold(project.folder / ".p2engine", id_):
+        held = here("rollout", "show", id_, "--json").document["status"]
+
+    lines = here("rollout", "show", id_).out.splitlines()
+    (listed,) = here("rollout", "list", "--json").document
+
+    assert (held, listed["status"], here("rollout", "show", id_, "--json").document["status"]) == (
+        "running",
+        "interrupted",
+        "interrupted",
+    )
+    assert lines[0].startswith(f"{id_}: interrupted, ")
+    assert lines[-1] == f"p2engine rollout resume {id_}"
+
+
+def test_equal_repeats_are_no_promise_kept(here: Run, project: Project) -> None:
+    """Where nothing could vary, `aa` says so."""
+    id_ = keep(project, [row("base", n, 1.0) for n in range(1, 21)], repeats=20)
+
+    shown = here("rollout", "aa", id_)
+
+    assert "as promised" not in shown.out
+    assert "all repeats are the same: nothing could vary, so nothing was checked" in shown.out
 
 
 def test_two_variants_are_compared(here: Run, project: Project) -> None:

@@ -7,18 +7,18 @@ import pytest
 from p2engine.errors import ConfigError
 from p2engine.evals.calibration import Labelled, read_labels
 
-EXPECTED = [Labelled("a", 1.0, "good", 2), Labelled("b", 0.25, "", 3), Labelled("c", None, "odd", 4)]
+EXPECTED = [Labelled("a", 1.0, "good", 2), Labelled("b", 0.25, "", 3), Labelled("c", 0.0, "No", 4)]
 
 
 def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
     """Scores as numbers; labels as words for 0 and 1, or as themselves."""
     table = tmp_path / "labels.csv"
-    table.write_text("Conversation, Score ,label\na,,good\nb,0.25,\nc,,odd\n")
+    table.write_text("Conversation, Score ,label\na,,good\nb,0.25,\nc,,No\n")
     assert read_labels(table) == EXPECTED
     lines = tmp_path / "labels.jsonl"
     lines.write_text(
         '\n{"conversation": "a", "label": "good"}\n{"conversation": "b", "score": 0.25}\n'
-        '{"conversation": "c", "label": "odd"}\n'
+        '{"conversation": "c", "label": "No"}\n'
     )
     assert read_labels(lines) == EXPECTED
 
@@ -33,6 +33,8 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
         ("l.csv", "conversation,score\na,1,2,3\n", 2, "more fields"),
         ("l.csv", "conversation,score\n,1\n", 2, "the conversation is missing"),
         ("l.csv", "conversation,score\na,\n", 2, "needs a score or a label"),
+        ("l.csv", "conversation,label\na,good\nb,goood\n", 3, "no label 'goood' (did you mean good?)"),
+        ("l.jsonl", '{"conversation": "a", "label": "splendid"}\n', 1, "no label 'splendid'"),
         ("l.csv", "conversation,score\n", None, "has no rows"),
         ("l.jsonl", "nothing\n", 1, "no JSON"),
         ("l.jsonl", "[1]\n", 1, "expected an object"),

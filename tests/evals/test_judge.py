@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from p2engine.domain.evaluation import Evaluation
+from p2engine.domain.setup import Spent
 from p2engine.domain.verdicts import Line, Subject, Verdict
 from p2engine.errors import ModelError, UsageError
 from p2engine.models.catalogue import Models
@@ -227,6 +228,7 @@ async def test_the_stand_in_never_judges() -> None:
     offline = Says(GOOD, offline=True)
     verdict = await judges(offline)(Evaluation(evaluator="gpt4_judge", params={"rubric": JOKES}), subject())
     assert (verdict.score, verdict.status, len(offline.asked)) == (None, "undecided", 1)
+    assert verdict.spent == Spent()
 
 
 @pytest.mark.parametrize(

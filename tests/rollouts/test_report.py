@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from p2engine.errors import UsageError
 from p2engine.rollouts.findings import NAMED_MAX, listed, number, signed
 from p2engine.rollouts.report import Report, report_of
 from p2engine.rollouts.results import TrialResult
+from tests.rollouts.rollout_files import read, team
 from tests.rollouts.simulated import CHECK, JUDGE, TEAM, noisy, rollout, row, trials
 
 
@@ -110,6 +112,37 @@ def test_passes_are_compared_by_mcnemar() -> None:
 
     assert (found.test, found.wins, found.losses) == ("McNemar", 8, 1)
     assert found.p == about(20 / 512)
+
+
+def test_money_time_and_counts_of_0_or_1_are_no_passes() -> None:
+    """One second or one step is no pass: Student's interval and sign flips, whatever the values happen to be."""
+    rows = [
+        row(
+            name,
+            n,
+            0.5,
+            duration_s=float(n % 2),
+            steps=n % 2,
+            spent=Spent(1, 1, 1, float(n % 3 == 0), 0),
+            judged=Spent(),
+        )
+        for name in ("base", "other")
+        for n in range(1, 9)
+    ]
+
+    report = reported(rows)
+
+    measures = report.teams[0].arms[0].measures
+    assert [each.method for name in ("cost_usd", "duration_s", "steps") if (each := measures[name])] == ["t"] * 3
+    assert {each.test for each in report.contrasts} == {"sign flips"}
+    assert {(each.wins, each.losses) for each in report.contrasts} == {(None, None)}
+
+
+def test_a_difference_of_scores_stays_within_what_is_possible() -> None:
+    """No two scores differ by more than 1, so no bound of their difference does."""
+    (found,) = reported(scored(base=[0.0, 0.9, 0.0], other=[1.0, 0.5, 0.99])).compare(metric="score")
+
+    assert (found.low, found.high) == (-1.0, 1.0)
 
 
 def test_many_variants_are_corrected_for() -> None:
@@ -210,6 +243,31 @@ def test_failed_trials_are_counted_by_reason() -> None:
     }
     assert "other: 2 of 4 trials have no answer (timeout 1, error 1)" in team.warnings
     assert "other: 2 trials have no partner in base to be compared with" in team.warnings
+
+
+def test_nothing_is_concluded_where_nothing_answered() -> None:
+    """Checks give scores to trials without an answer; they are compared with nothing, and the reason is said."""
+    late = {"status": "timeout", "detail": "it took longer\nthan 5 s."}
+    lost = {"status": "error", "detail": "no such model"}
+    rows = [
+        row(name, n, None if n == 2 else n / 8, **(lost if n == 1 else late))
+        for name in ("base", "other")
+        for n in range(1, 5)
+    ]
+
+    report = reported(rows)
+    team = report.teams[0]
+
+    assert team.conclusion == (
+        "Nothing is concluded: no trial has an answer (6 of 8: timeout, it took longer than 5 s)."
+    )
+    assert (report.contrasts, team.front, team.best, team.worst, report.advice) == ((), (), None, None, None)
+    assert team.warnings == (
+        "base: 4 of 4 trials have no answer (timeout 3, error 1)",
+        "other: 4 of 4 trials have no answer (timeout 3, error 1)",
+    )
+    with pytest.raises(UsageError, match="no trial has an answer"):
+        report.compare()
 
 
 def test_an_unknown_cost_is_not_zero() -> None:
@@ -330,6 +388,17 @@ def test_the_best_and_the_worst_trial_are_named() -> None:
         "jokes-1a2b3c/team/other/2",
         "jokes-1a2b3c/team/base/2",
     )
+
+
+def test_what_differs_is_told_in_one_order(tmp_path: Path) -> None:
+    """That of the keys, not of a set that Python orders anew in every process."""
+    keys = ("agent_id", "model", "temperature", "top_p", "max_tokens", "tools", "behavior_template", "render_policy")
+    values = ("agent_alpha", "openai/gpt-4o", 0.3, 0.5, 100, ["get_weather"], "weather_expert", "full")
+    written = json.dumps(dict(zip(keys[::-1], values[::-1], strict=True)))
+
+    spec = read(tmp_path, team(f"variants: [{written}]"))
+
+    assert list(spec.teams[0].variants[0].changes) == [*keys[1:6], "behavior", "render_policy"]
 
 
 def test_only_what_differs_is_told_of_the_configuration() -> None:

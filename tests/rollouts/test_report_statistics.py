@@ -99,5 +99,15 @@ def test_a_rollout_is_checked_on_its_own_halves() -> None:
     for each in checked:
         assert each.found is not None
         assert each.found.rate.low <= 0.05 <= each.found.rate.high
-        assert each.document["holds"] is True
+        assert (each.document["varies"], each.document["holds"]) == (True, True)
     assert (unchecked.found, unchecked.document["rate"]) == (None, None)
+
+
+def test_equal_repeats_check_nothing() -> None:
+    """Tasks may differ; where no repeat of any does, no split can, and no promise was kept."""
+    rows = [row("base", n, (n % 3) / 4, task=f"t{n % 3}") for n in range(1, 25)]
+
+    (found,) = false_alarms(report_of(rollout(("base",), tasks=3, repeats=8), rows))
+
+    assert found.document["rejections"] == 0
+    assert (found.document["varies"], found.document["holds"]) == (False, None)

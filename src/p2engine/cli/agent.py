@@ -4,12 +4,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from p2engine.cli.books import off_words
 from p2engine.cli.options import group
 from p2engine.cli.output import Output
 from p2engine.cli.session import run_with_engine
 from p2engine.errors import SetupError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from p2engine.domain.ids import AgentId
     from p2engine.wiring import Engine
 
@@ -47,6 +50,7 @@ def show(
 
         engine.roster.describe(AgentId(name))
         row = _row(engine, AgentId(name))
+        row["withheld"] = _with_source(engine, row["withheld"])
         row["wallet"] = wallet = await _wallet(engine, AgentId(name))
         budget = ", ".join(f"{key} {value}" for key, value in row["budget"].items() if value is not None)
         fields = {
@@ -60,7 +64,7 @@ def show(
             "delegates": ", ".join(row["delegates"]) or "nobody",
             "render": row["render_policy"],
             "budget": budget or "no limits of its own",
-            "wallet": _wallet_words(wallet),
+            "wallet": _wallet_words(wallet) if engine.world.ledger else f"none: {off_words(engine.settings)}",
         }
         width = max(map(len, fields))
         output.document(row, "\n".join(f"{key:<{width}}  {value}" for key, value in fields.items()))
@@ -108,6 +112,13 @@ def _decider(row: dict[str, Any]) -> str:
 def _tools(row: dict[str, Any]) -> str:
     """Its tools by name, those that its model does not get with a star."""
     return ", ".join([*row["tools"], *(f"{tool}*" for tool in row["withheld"])]) or "none"
+
+
+def _with_source(engine: "Engine", withheld: "Mapping[str, str]") -> dict[str, str]:
+    """Reasons as they are, but who switched the ledger off."""
+    from p2engine.tools.registry import NO_LEDGER
+
+    return {tool: off_words(engine.settings) if why == NO_LEDGER else why for tool, why in withheld.items()}
 
 
 def _withheld(row: dict[str, Any]) -> list[str]:

@@ -3,7 +3,8 @@
 Knows when wallets are opened; what a command does with them is the command's.
 """
 
-from collections.abc import Awaitable, Callable
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -13,9 +14,13 @@ from p2engine.cli.session import run_with_engine
 from p2engine.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
-    from p2engine.domain.money import Record
-    from p2engine.ports import AuditableLedger
+    from p2engine.domain.money import Record, RecordType
+    from p2engine.ports import AuditableLedger, Ledger
+    from p2engine.settings import Settings
     from p2engine.wiring import Engine
+
+MAIN = "main"
+HINT_RECORDS = 1000  # the newest payments that are looked at for another book
 
 
 class Open(NamedTuple):
@@ -47,10 +52,59 @@ def run_with_ledger(ctx: typer.Context, body: Body, *, opens: bool = True) -> No
 async def ledger_of(engine: "Engine") -> "AuditableLedger":
     """Raises UsageError where it is off."""
     if engine.world.ledger is None:
-        why = engine.settings.sources.get("ledger.enabled", "")
         hint = "set LEDGER_ENABLED=true, or ledger.enabled in config/config.json"
-        raise UsageError(f"the ledger is off ({why})" if why else "the ledger is off", hint=hint)
+        raise UsageError(off_words(engine.settings), hint=hint)
     return await engine.world.ledger()
+
+
+def off_words(settings: "Settings") -> str:
+    """That the ledger is off, and who says so."""
+    return f"the ledger is off ({settings.sources.get('ledger.enabled') or 'ledger.enabled'})"
+
+
+async def all_records(ledger: "Ledger", types: "tuple[RecordType, ...]" = ()) -> "AsyncIterator[Record]":
+    """Those of all books, oldest first. types: only these."""
+    from p2engine.domain.money import RecordQuery
+    from p2engine.limits import RECORDS_MAX
+
+    after = 0
+    while True:
+        query = RecordQuery(book=None, types=types, after=after, limit=RECORDS_MAX, newest=False)
+        records = await ledger.records(query)
+        for record in records:
+            yield record
+        if len(records) < RECORDS_MAX:
+            return
+        after = records[-1].seq
+
+
+async def book_names(ledger: "Ledger") -> list[str]:
+    """All books in which a wallet was opened, the main one first. Costs a look at every opening."""
+    names = {record.book async for record in all_records(ledger, ("open",))}
+    return sorted(names, key=lambda name: (name != MAIN, name))
+
+
+async def check_book(ledger: "Ledger", book: str) -> None:
+    """Raises UsageError, with the nearest one, for a book that there is not."""
+    from p2engine.documents import did_you_mean
+    from p2engine.domain.money import BookId
+
+    if book == MAIN or await ledger.accounts(book=BookId(book)):
+        return
+    raise UsageError(f"no book {book[:80]!r}{did_you_mean(book, await book_names(ledger))}")
+
+
+async def hint_at_other_books(ledger: "Ledger", book: str, output: Output) -> None:
+    """Say beside the main book that money moved in another one too, by its name. Looks at the newest payments only."""
+    from p2engine.domain.money import RecordQuery
+
+    if book != MAIN or output.is_json or output.is_quiet:
+        return
+    paid = await ledger.records(RecordQuery(book=None, types=("transfer",), limit=HINT_RECORDS))
+    others = {record.book: None for record in reversed(paid) if record.book != MAIN}
+    if others:
+        where = "another book too" if len(others) == 1 else "other books too, last"
+        output.note(f"money moved in {where}: --book {shlex.quote(next(iter(others)))}")
 
 
 async def _in_step(engine: "Engine", output: Output) -> None:
@@ -75,6 +129,7 @@ def a_row(record: "Record") -> dict[str, Any]:
     """A record as programs see it."""
     return {
         "id": record.id,
+        "book": record.book,
         "at": iso(record.at),
         "type": record.type,
         "payer": record.payer,

@@ -43,7 +43,7 @@ def diff(
     """Compare the verdicts of two conversations or rollouts: the mean of each metric, and what is between them."""
 
     async def body(engine: "Engine", output: Output) -> None:
-        from p2engine.cli.verdicts import records_of, verdicts_in
+        from p2engine.cli.verdicts import records_of, spent_words, verdicts_in
 
         records = [await records_of(engine, session) for session in (one, other)]
         sides = [await verdicts_in(engine, each) for each in records]
@@ -64,10 +64,22 @@ def diff(
         if preference is not None:
             winner = {"first": one, "second": other, "tie": "neither"}.get(preference.winner or "", "undecided")
             output.line(f"better: {winner}. {one_line(preference.comment, 500)}")
-        elif any(min(row["a"]["n"], row["b"]["n"]) < 2 for row in rows):
-            output.note("one sample says nothing about which is better; repeats and rollout compare do")
+            if preference.model:
+                output.line(f"  by {preference.model}, {spent_words(preference.spent)}")
+        elif (lone := _lone(rows)) is not None:
+            output.note(f"one sample says nothing about which is better{lone}; repeats and rollout compare do")
 
     run_with_engine(ctx, body)
+
+
+def _lone(rows: list[dict[str, Any]]) -> str | None:
+    """Which of the metrics that both sides have stand on one sample: in words, nothing where all do; None: none."""
+    compared = [row for row in rows if row["difference"] is not None]
+    lone = [f"{row['evaluator']} {row['metric']}" for row in compared if min(row["a"]["n"], row["b"]["n"]) < 2]
+    if not lone:
+        return None
+    more = f" and {len(lone) - 3} more" if len(lone) > 3 else ""
+    return "" if len(lone) == len(compared) else f" ({', '.join(lone[:3])}{more})"
 
 
 async def _preference(engine: "Engine", refs: list[Any], rubric: str, model: str | None) -> "Preference":
@@ -132,7 +144,12 @@ def _mean(side: dict[str, Any]) -> str | None:
 
 
 def _signed(value: float | None) -> str | None:
-    return None if value is None else f"{value:+.3f}"
+    return None if value is None else f"{_unsigned_zero(value):+.3f}"
+
+
+def _unsigned_zero(value: float) -> float:
+    """To three places, without the sign of what rounds to nothing."""
+    return round(value, 3) + 0.0
 
 
 def calibrate(
@@ -201,7 +218,7 @@ def _agreement(judged: "list[tuple[Labelled, Verdict]]", threshold: float) -> di
     """How far two raters agree, over what both decided."""
     from p2engine.rollouts.agreement import cohen_kappa, krippendorff_alpha, quadratic_kappa
 
-    both = [(each.score, v.score) for each, v in judged if each.score is not None and v.score is not None]
+    both = [(each.score, v.score) for each, v in judged if v.score is not None]
     people, machine = [one for one, _ in both], [other for _, other in both]
     passes = [[score >= threshold for score in scores] for scores in (people, machine)]
     alike = sum(one == other for one, other in zip(*passes, strict=True))
@@ -224,7 +241,9 @@ def _agreement(judged: "list[tuple[Labelled, Verdict]]", threshold: float) -> di
 def _agreement_lines(found: dict[str, Any]) -> list[str]:
     def number(name: str, signed: bool = False) -> str:
         value = found[name]
-        return "–" if value is None else f"{value:+.3f}" if signed else f"{value:.3f}"
+        if value is None:
+            return "–"
+        return f"{_unsigned_zero(value):+.3f}" if signed else f"{_unsigned_zero(value):.3f}"
 
     lines = [
         f"judged {found['n']} of {found['labelled']}: {found['undecided']} undecided, {found['errors']} errors",

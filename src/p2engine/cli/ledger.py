@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from p2engine.cli import ledger_audit
-from p2engine.cli.books import a_row, opened, run_with_ledger
+from p2engine.cli.books import MAIN, a_row, check_book, hint_at_other_books, opened, run_with_ledger
 from p2engine.cli.options import group
 from p2engine.cli.output import Output, iso
 from p2engine.errors import UsageError
@@ -18,15 +19,27 @@ Agent = Annotated[str, typer.Argument(metavar="AGENT", help="Whose wallet.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, metavar="N", help="The newest N.")]
 Book = Annotated[str, typer.Option("--book", metavar="BOOK", help="Of another book, such as that of a trial.")]
 
-MAIN = "main"
 TYPES = ("open", "transfer", "refusal", "hold", "release", "refund")
+
+
+class Paying(TyperCommand):
+    """A command with an amount: one below zero is told as such, not as an option that there is not."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            name = getattr(error, "option_name", "")
+            if name[:1] == "-" and name[1:2] in tuple("0123456789."):
+                raise UsageError("an amount is more than zero") from None
+            raise
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module, and those that look through the ledger."""
     ledger = group("Wallets, payments, and the audit of both.")
     for command in (init, balance, transfer, history, overview, metrics, audit):
-        ledger.command(command.__name__)(command)
+        ledger.command(command.__name__, cls=Paying if command is transfer else None)(command)
     ledger_audit.register(ledger)
     app.add_typer(ledger, name="ledger")
 
@@ -118,6 +131,7 @@ def history(ctx: typer.Context, agent: Agent, limit: Limit = 20, book: Book = MA
 
         await _account(books, agent, book)
         await _records(books, RecordQuery(account=AccountName(agent), book=BookId(book), limit=limit), output)
+        await hint_at_other_books(books.ledger, book, output)
 
     run_with_ledger(ctx, body)
 
@@ -128,6 +142,7 @@ def overview(ctx: typer.Context, book: Book = MAIN) -> None:
     async def body(books: "Open", output: Output) -> None:
         from p2engine.domain.money import BookId
 
+        await check_book(books.ledger, book)
         accounts = [one for one in await books.ledger.accounts(book=BookId(book)) if one.kind == "wallet"]
         rows = [
             {
@@ -141,6 +156,7 @@ def overview(ctx: typer.Context, book: Book = MAIN) -> None:
         ]
         columns = ("agent", "balance", "received", "sent", "transfers")
         output.table("", columns, [tuple(row.values()) for row in rows], rows)
+        await hint_at_other_books(books.ledger, book, output)
         output.next("p2engine ledger metrics")
 
     run_with_ledger(ctx, body)
@@ -153,6 +169,7 @@ def metrics(ctx: typer.Context, book: Book = MAIN) -> None:
         from p2engine.cli.ledger_metrics import metrics_of, metrics_words
         from p2engine.domain.money import BookId
 
+        await check_book(books.ledger, book)
         document = await metrics_of(books.ledger, BookId(book))
         output.document(document, metrics_words(document))
         output.next("p2engine ledger audit")
@@ -168,18 +185,24 @@ def audit(
     ] = None,
     kind: Annotated[str | None, typer.Option("--type", metavar="TYPE", help=f"Only: {', '.join(TYPES)}.")] = None,
     limit: Limit = 100,
+    book: Annotated[
+        str | None, typer.Option("--book", metavar="BOOK", help="Only this book; else all of them.")
+    ] = None,
 ) -> None:
     """List what the ledger has written down, of all wallets and books, oldest first."""
 
     async def body(books: "Open", output: Output) -> None:
         from p2engine.cli.moments import moment
-        from p2engine.domain.money import RecordQuery
+        from p2engine.domain.money import BookId, RecordQuery
 
         if kind is not None and kind not in TYPES:
             raise UsageError(f"no type {kind!r}", hint=f"one of: {', '.join(TYPES)}")
         types = (kind,) if kind else ()
         after = None if since is None else moment(since, books.engine.world.clock.now())
-        query = RecordQuery(book=None, since=after, types=types, limit=limit)  # type: ignore[arg-type]
+        if book is not None:
+            await check_book(books.ledger, book)
+        of = None if book is None else BookId(book)
+        query = RecordQuery(book=of, since=after, types=types, limit=limit)  # type: ignore[arg-type]
         await _records(books, query, output)
 
     run_with_ledger(ctx, body)
@@ -188,6 +211,7 @@ def audit(
 async def _account(books: "Open", agent: str, book: str) -> "Account":
     from p2engine.domain.money import AccountName, BookId
 
+    await check_book(books.ledger, book)
     account = await books.ledger.account(AccountName(agent), book=BookId(book))
     if account is None:
         where = "" if book == MAIN else f" in book {book!r}"
@@ -197,7 +221,9 @@ async def _account(books: "Open", agent: str, book: str) -> "Account":
 
 async def _records(books: "Open", query: "RecordQuery", output: Output) -> None:
     rows: list[dict[str, Any]] = [a_row(record) for record in await books.ledger.records(query)]
-    columns = ("id", "at", "type", "payer", "payee", "amount", "status", "reason")
+    columns = ["id", "at", "type", "payer", "payee", "amount", "status", "reason"]
+    if query.book is None and any(row["book"] != MAIN for row in rows):
+        columns.insert(2, "book")
     output.table("", columns, [tuple(row[name] for name in columns) for row in rows], rows)
     if rows:
         output.next("p2engine artifact why ID")

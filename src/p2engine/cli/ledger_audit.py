@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2engine.cli.books import a_row, run_with_ledger
+from p2engine.cli.books import a_row, all_records, book_names, off_words, run_with_ledger
 from p2engine.cli.output import Output, as_json, iso
 from p2engine.cli.session import run_alone, run_with_engine, settings_of
 from p2engine.errors import P2EngineError, UsageError
@@ -26,6 +26,7 @@ COLUMNS = (
     *("seq", "id", "at", "type", "book", "payer", "payee", "amount", "instrument"),
     *("status", "reason", "why", "left", "owner", "hold", "cause"),
 )
+BOOKS_SHOWN = 5
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet would work out rather than show."""
 
@@ -65,7 +66,7 @@ def verify(
             return _check_proof(settings, Path(proof), key, output)
         published = None if checkpoint is None else _checkpoint_in(Path(checkpoint))
         if not settings.ledger.enabled:
-            raise UsageError("the ledger is off", hint="set LEDGER_ENABLED=true to look at it")
+            raise UsageError(off_words(settings), hint="set LEDGER_ENABLED=true to look at it")
         from p2engine.wiring.keeping import ledger_by_itself
 
         async with ledger_by_itself(settings) as door:
@@ -121,11 +122,19 @@ def _check_proof(settings: "Settings", file: Path, key: str | None, output: Outp
         return 1
     document = {"proved": True, "record": _line(record), "records": given.checkpoint.count}
     document["signed_at"] = iso(given.checkpoint.at)
-    words = f"{record.payer} → {record.payee} {record.money.shown}, {record.type} {record.id} at {iso(record.at)}"
     output.document(
-        document, f"proved: {words}\nit is record {record.seq} of {given.checkpoint.count}, signed with {public}"
+        document,
+        f"proved: {_proved(record)}\nit is record {record.seq} of {given.checkpoint.count}, signed with {public}",
     )
     return 0
+
+
+def _proved(record: "Record") -> str:
+    """What a proof shows, in words. A refusal moved no money, and does not read as if it had."""
+    where = f"{record.type} {record.id} at {iso(record.at)}"
+    if record.type == "refusal":
+        return f"this payment was refused: {record.why}\nno money moved: {where}"
+    return f"{record.payer} → {record.payee} {record.money.shown}, {where}"
 
 
 def _public_key(settings: "Settings", key: str | None) -> str:
@@ -165,7 +174,7 @@ async def whole_id(ledger: "Ledger", prefix: str) -> str:
     """The id of the one record that begins so. Raises UsageError."""
     if await ledger.receipt(prefix) is not None:
         return prefix
-    found = [record.id async for record in _records(ledger) if prefix and record.id.startswith(prefix)]
+    found = [record.id async for record in all_records(ledger) if prefix and record.id.startswith(prefix)]
     if len(found) == 1:
         return found[0]
     if not found:
@@ -224,29 +233,14 @@ def export(
     run_with_ledger(ctx, body)
 
 
-async def _records(ledger: "Ledger") -> "AsyncIterator[Record]":
-    """All of them, oldest first."""
-    from p2engine.domain.money import RecordQuery
-    from p2engine.limits import RECORDS_MAX
-
-    after = 0
-    while True:
-        records = await ledger.records(RecordQuery(book=None, after=after, limit=RECORDS_MAX, newest=False))
-        for record in records:
-            yield record
-        if len(records) < RECORDS_MAX:
-            return
-        after = records[-1].seq
-
-
 async def _as_lines(ledger: "Ledger") -> AsyncIterator[str]:
-    async for record in _records(ledger):
+    async for record in all_records(ledger):
         yield json.dumps(_line(record)).replace("\x7f", "\\u007f") + "\n"
 
 
 async def _as_csv(ledger: "Ledger") -> AsyncIterator[str]:
     yield _csv_line(COLUMNS)
-    async for record in _records(ledger):
+    async for record in all_records(ledger):
         yield _csv_line(tuple(_cell(name, value) for name, value in _line(record).items()))
 
 
@@ -316,7 +310,7 @@ async def _state(engine: "Engine") -> dict[str, Any]:
         "newest": None,
         "checkpoint": None,
         "books": [],
-        "problem": None if engine.world.ledger else "the ledger is off (ledger.enabled)",
+        "problem": None if engine.world.ledger else off_words(settings),
     }
     if engine.world.ledger is None or not engine.world.has_ledger():
         return document | ({"problem": document["problem"]} if engine.world.ledger is None else {"records": 0})
@@ -331,13 +325,12 @@ async def _seen(ledger: "AuditableLedger") -> dict[str, Any]:
 
     newest = await ledger.records(RecordQuery(book=None, limit=1))
     signed = await ledger.checkpoint()
-    books = {record.book async for record in _records(ledger) if record.type == "open"}
     return {
         "public_key": ledger.public_key,
         "records": newest[-1].seq if newest else 0,
         "newest": a_row(newest[-1]) if newest else None,
         "checkpoint": {"records": signed.count, "at": iso(signed.at), "root": signed.root},
-        "books": sorted(books),
+        "books": await book_names(ledger),
     }
 
 
@@ -350,6 +343,13 @@ def _word(value: Any) -> str:
         case dict():
             return ", ".join(f"{name} {one}" for name, one in value.items() if one not in (None, ""))
         case list():
-            return ", ".join(value) or "none"
+            return _names(value)
         case _:
             return str(value)
+
+
+def _names(names: list[str]) -> str:
+    """All of them where they are few; else how many, and the first."""
+    if len(names) <= BOOKS_SHOWN:
+        return ", ".join(names) or "none"
+    return f"{len(names)}: {', '.join(names[:BOOKS_SHOWN])}, …"

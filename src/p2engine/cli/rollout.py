@@ -10,6 +10,7 @@ from p2engine.cli import rollout_show
 from p2engine.cli.options import Options as GlobalOptions
 from p2engine.cli.options import group, options_of
 from p2engine.cli.output import Output, iso
+from p2engine.cli.program import runnable
 from p2engine.cli.session import INTERRUPTED, Interrupted, run_with_engine, session_of
 from p2engine.errors import NotAvailable
 
@@ -315,7 +316,7 @@ async def _run(
             ended = await experiments.run(engine, rollout, held=held, on_result=view.take)
     except CancelledError:
         output.note(f"{rollout.id} is cut off after {board.words()}")
-        output.note(f"p2engine rollout resume {rollout.id} goes on")
+        output.note(runnable(f"p2engine rollout resume {rollout.id} goes on", output.program))
         raise
     report = await rollout_show.report_on(engine, ended)
     tell_report(output, report, stream=follow)

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from p2engine.cli.output import safe
+from p2engine.cli.program import program, runnable
 from p2engine.cli.rollout_plots import intervals, scatter
 from p2engine.cli.rollout_words import (
-    advice_lines,
     contrasts_table,
     differences_table,
     end_words,
     failure_words,
     headline,
     measures_table,
+    next_lines,
     provenance_rows,
     quality_table,
-    ranking_command,
-    real_run_lines,
+    ranking_lines,
     trials_table,
     whole_words,
 )
@@ -46,7 +46,7 @@ def page(report: Report) -> str:
         title=OFFLINE if report.offline else None,
         no_statistics=report.no_statistics,
         teams=[_team(team, report) for team in report.teams],
-        commands=[*(real_run_lines(report) if report.offline else advice_lines(report)), ranking_command(report)],
+        commands=[runnable(line, program()) for line in (*next_lines(report), *ranking_lines(report))],
         trials_max=TRIALS_MAX,
     )
 

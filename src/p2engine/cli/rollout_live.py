@@ -4,16 +4,16 @@ Means are running ones with Student's t interval over trials; the report at the 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from p2engine.cli.output import Output, one_line, safe
 from p2engine.cli.rollout_plan import money
 from p2engine.errors import SetupError
 from p2engine.rollouts.estimate import by_arm
-from p2engine.rollouts.findings import OFFLINE, number
+from p2engine.rollouts.findings import OFFLINE, number, span
 from p2engine.rollouts.results import TrialResult, metric_names
 from p2engine.rollouts.samples import t_quantile
 from p2engine.rollouts.spec import Spec, Trial
@@ -27,6 +27,9 @@ LINES_MAX = 200  # trials that get a line each; beyond, one line stands for seve
 SUMMARIES = 50  # lines that stand for several
 BAR = 12  # characters
 FRAME = 5  # lines of the screen beside the arms
+COLUMNS = ("variant", "", "trials", "so far", "errors", "cost", "seconds")
+SPARED = ("", "seconds", "cost", "errors", "so far", "trials")  # in this order, where the screen is narrow
+WIDE = 10_000  # characters: a screen on which all columns fit
 REFRESH = 4  # a second
 LEVEL = 0.975
 
@@ -91,13 +94,18 @@ class Tally:
         return self.usd * self.planned / self.ended if self.ended else 0.0
 
     def score(self, *, compared: bool) -> str:
-        """The first number that there is, with its interval where arms are compared."""
+        """The first number that there is, with its interval where arms are compared: of a score, within its scale."""
         name = next((name for name in (*self.names, *self.metrics) if name in self.metrics), None)
         if name is None:
             return "–"
         found = self.metrics[name]
         half = found.half() if compared else None
-        return f"{name} {number(found.mean)}" + (f" ± {number(half)}" if half is not None else "")
+        if half is None:
+            return f"{name} {number(found.mean)}"
+        low, high = found.mean - half, found.mean + half
+        if name in self.names and 0 <= found.mean <= 1:
+            low, high = max(0.0, low), min(1.0, high)
+        return f"{name} {number(found.mean)}{span(low, high)}"
 
 
 class Board:
@@ -268,10 +276,10 @@ def _live(
 
 
 def table(board: Board, console: "Console") -> "Table":
-    """The board as a table that fits on the screen: where not all variants do, those that began last are shown."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    """The board as a table that fits on the screen: where not all variants do, those that began last are shown; where
+    not all columns do, the bar is left out first, and the names of variants never.
+    """
+    from rich.measure import Measurement
 
     room = max(3, console.height - FRAME)
     arms = list(board.arms.values())
@@ -279,6 +287,22 @@ def table(board: Board, console: "Console") -> "Table":
     begun = max((place for place, tally in enumerate(arms, 1) if tally.ended), default=0)
     first = min(max(0, begun - room), left_out)
     caption = board.words() + (f"; {left_out} more variants" if left_out else "")
+    rows = [_cells(tally, board) for tally in arms[first : first + room]]
+    columns = list(COLUMNS)
+    drawn = _drawn(board, columns, rows, caption)
+    for spared in SPARED:
+        if Measurement.get(console, console.options.update(max_width=WIDE), drawn).maximum <= console.width:
+            break
+        columns.remove(spared)
+        drawn = _drawn(board, columns, rows, caption)
+    return drawn
+
+
+def _drawn(board: Board, columns: Sequence[str], rows: Iterable[Mapping[str, str]], caption: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     drawn = Table(
         title=Text(OFFLINE) if board.offline else None,
         caption=Text(caption),
@@ -287,18 +311,19 @@ def table(board: Board, console: "Console") -> "Table":
         caption_justify="left",
         padding=(0, 1),
     )
-    for column in ("variant", "", "trials", "so far", "errors", "cost", "seconds"):
+    for column in columns:
         drawn.add_column(column, no_wrap=True, overflow="ellipsis")
-    for tally in arms[first : first + room]:
-        drawn.add_row(*(Text(cell) for cell in _cells(tally, board)))
+    for row in rows:
+        drawn.add_row(*(Text(row[column]) for column in columns))
     return drawn
 
 
-def _cells(tally: Tally, board: Board) -> list[Any]:
+def _cells(tally: Tally, board: Board) -> dict[str, str]:
+    """By column."""
     share = tally.ended / tally.planned if tally.planned else 1.0
     done = round(BAR * share)
     cost = "–" if board.offline and not tally.usd else f"{money(tally.usd)} → {money(tally.forecast)}"
-    return [
+    cells = (
         safe(tally.name),
         "█" * done + "░" * (BAR - done),
         f"{tally.ended}/{tally.planned}",
@@ -306,4 +331,5 @@ def _cells(tally: Tally, board: Board) -> list[Any]:
         str(tally.errors) if tally.errors else "–",
         cost,
         f"{tally.seconds.mean:.1f}" if tally.seconds.n else "–",
-    ]
+    )
+    return dict(zip(COLUMNS, cells, strict=True))

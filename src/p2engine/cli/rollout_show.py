@@ -33,8 +33,10 @@ async def report_on(engine: "Engine", rollout: "Rollout") -> "Report":
     """What came of a rollout so far."""
     from p2engine.rollouts import journal
     from p2engine.rollouts.report import report_of
+    from p2engine.wiring import experiments
 
-    return report_of(rollout, await journal.results(engine.world, rollout))
+    results = await journal.results(engine.world, rollout)
+    return report_of(rollout, results, status=experiments.status(engine, rollout))
 
 
 async def found_report(engine: "Engine", key: str) -> "Report":
@@ -222,6 +224,8 @@ def _alarm_cells(row: dict[str, Any]) -> list[object]:
     said = "as promised" if row["holds"] else "finds more than it may"
     if not row["attainable"]:
         said = "too few repeats: it can never find anything"
+    if not row["varies"]:
+        said = "all repeats are the same: nothing could vary, so nothing was checked"
     rate = f"{row['rate']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     found = f"{row['rejections']} of {row['splits']}"
     return [name, row["metric"], found, rate, f"{row['attainable']:.3f}", row["unit"], said]

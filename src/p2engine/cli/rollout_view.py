@@ -9,17 +9,16 @@ from p2engine.cli.output import Output
 from p2engine.cli.program import runnable
 from p2engine.cli.rollout_words import (
     Table,
-    advice_lines,
     contrasts_table,
     differences_table,
     end_words,
     failure_words,
     headline,
     measures_table,
+    next_lines,
     provenance_rows,
     quality_table,
-    ranking_command,
-    real_run_lines,
+    ranking_lines,
     whole_words,
 )
 from p2engine.rollouts.findings import OFFLINE, number
@@ -47,8 +46,7 @@ def tell_report(output: Output, report: Report, *, stream: bool = False) -> None
     output.line("")
     if report.no_statistics:
         output.line(f"no intervals and no tests: {report.no_statistics}")
-    output.line(ranking_command(report))
-    for line in real_run_lines(report) if report.offline else advice_lines(report):
+    for line in (*ranking_lines(report), *next_lines(report)):
         output.line(runnable(line, output.program))
 
 
@@ -89,6 +87,8 @@ def _table(output: Output, table: Table) -> None:
 
 def interval_lines(team: TeamReport) -> Iterator[str]:
     """The intervals of the metric that conclusions are about, drawn on one scale with their mean."""
+    if not team.whole.answered:
+        return
     found = [(arm.variant, figure) for arm in team.arms if (figure := arm.metrics.get(team.primary or ""))]
     drawn = [(name, each) for name, each in found if each.low is not None and each.high is not None]
     if not drawn or len(drawn) > ARMS_PLOTTED_MAX:

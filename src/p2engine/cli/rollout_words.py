@@ -157,7 +157,7 @@ def headline(report: Report) -> str:
     why = f" ({rollout.why})" if rollout.why else ""
     spent = report.spent
     cost = f"{spent.tokens} tokens, {dollars(spent.cost_usd)}"
-    return f"{rollout.id}: {rollout.status}{why}, {len(report.rows)} of {report.planned} trials, {cost}"
+    return f"{rollout.id}: {report.status}{why}, {len(report.rows)} of {report.planned} trials, {cost}"
 
 
 def provenance_rows(report: Report) -> list[tuple[str, str]]:
@@ -207,12 +207,37 @@ def failure_words(arm: ArmReport) -> list[str]:
 # Commands
 
 
-def ranking_command(report: Report) -> str:
-    """Shows the best trials: by `score`, or by what conclusions are about where no metric is called so."""
+def ranking_lines(report: Report) -> list[str]:
+    """The command that shows the best trials: by `score`, or by what conclusions are about where no metric is called
+    so. Nothing where nobody was asked.
+    """
+    if not any(team.scores for team in report.teams):
+        return []
     metrics = {name for team in report.teams for name in team.whole.metrics}
     primary = next((team.primary for team in report.teams if team.primary), SCORE)
     metric = SCORE if SCORE in metrics or not metrics else primary
-    return f"{PROGRAM} eval top {report.id} --metric {shlex.quote(metric)}"
+    return [f"{PROGRAM} eval top {report.id} --metric {shlex.quote(metric)}"]
+
+
+def next_lines(report: Report) -> list[str]:
+    """What comes next: the command that goes on with what was cut off, else the one for a real run, or that decides."""
+    return resume_lines(report) or (real_run_lines(report) if report.offline else advice_lines(report))
+
+
+def resume_lines(report: Report) -> list[str]:
+    """The command that goes on; nothing where none would."""
+    command = f"{PROGRAM} rollout resume {report.id}"
+    if report.status == "interrupted":
+        return ["to go on:", command]
+    if report.status != "stopped":
+        return []
+    budget, said = report.rollout.spec.budget, report.rollout.options.budget_usd
+    usd = budget.usd if said is None else said
+    if usd is not None and report.spent.usd >= usd:
+        return ["to go on with more money:", f"{command} --budget USD"]
+    if budget.tokens is not None and report.spent.tokens >= budget.tokens:  # no option raises it
+        return []
+    return ["to go on:", command]
 
 
 def advice_lines(report: Report) -> list[str]:

@@ -10,6 +10,7 @@ from p2engine.cli.reading import all_events
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.records import Conversation as Record
 from p2engine.domain.records import Event, Query
+from p2engine.domain.setup import Spent
 from p2engine.domain.verdicts import Verdict
 from p2engine.errors import ConfigError, UsageError
 from p2engine.limits import TRIALS_MAX
@@ -158,9 +159,14 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
     if verdict.comment:
         yield f"  {one_line(verdict.comment, 1000)}"
     if verdict.model:
-        from p2engine.cli.conversation_view import dollars
+        yield f"  by {verdict.model}, {spent_words(verdict.spent)}"
 
-        yield f"  by {verdict.model}, {verdict.spent.tokens} tokens, {dollars(verdict.spent.cost_usd)}"
+
+def spent_words(spent: Spent) -> str:
+    """Tokens and their cost; `–` where that is not known."""
+    from p2engine.cli.conversation_view import dollars
+
+    return f"{spent.tokens} tokens, {dollars(spent.cost_usd)}"
 
 
 def score_words(value: float | None, verdict: Verdict) -> str:

@@ -28,10 +28,10 @@ LABELS: Final[Mapping[str, float]] = {
 
 
 class Labelled(NamedTuple):
-    """What a person said of one conversation. score: None where the label is no word for one. line: in the file."""
+    """What a person said of one conversation. score: the label's, where only that is given. line: in the file."""
 
     conversation: str
-    score: float | None
+    score: float
     label: str
     line: int
 
@@ -93,8 +93,15 @@ def _labelled(row: Mapping[str, Any], line: int, file: str) -> Labelled:
     if said("score"):
         return Labelled(said("conversation"), _score(said("score"), line, file), said("label"), line)
     if said("label"):
-        return Labelled(said("conversation"), LABELS.get(said("label").casefold()), said("label"), line)
+        return Labelled(said("conversation"), _score_of(said("label"), line, file), said("label"), line)
     raise ConfigError("a row needs a score or a label", file=file, line=line)
+
+
+def _score_of(label: str, line: int, file: str) -> float:
+    score = LABELS.get(label.casefold())
+    if score is None:
+        raise ConfigError(f"no label {show(label)}{did_you_mean(label, LABELS)}", file=file, line=line)
+    return score
 
 
 def _score(text: str, line: int, file: str) -> float:

@@ -101,10 +101,10 @@ async def ask(evaluator: LLMEvaluator, id: str, version: str, subject: Subject, 
             reply, request = await _answer(doors.model, request)
         except EffectError as error:
             return msgspec.structs.replace(verdict, status="error", comment=str(error), spent=spent)
+        if reply.usage.offline:  # nobody was asked, so nothing was spent
+            return msgspec.structs.replace(verdict, model=reply.usage.model, comment=STAND_IN)
         spent = spent.plus(reply.usage.spent)
         verdict = msgspec.structs.replace(verdict, model=reply.usage.model, spent=spent)
-        if reply.usage.offline:
-            return msgspec.structs.replace(verdict, comment=STAND_IN)
         try:
             result = await doors.run(partial(evaluator.parse, reply.text, subject))
             found = shaped(result, id, version, subject)

@@ -193,7 +193,7 @@ def _measure(name: str, rows: Sequence[TrialResult], chance: Chance, team: str, 
         return None
     if values and min(values) == max(values) and name != "duration_s":  # what is always the same has no interval
         return Figure(mean=values[0], low=None, high=None, n=len(values), units=len(values))
-    return figure_of(values, tasks, chance, team, variant, "measure", name)
+    return figure_of(values, tasks, chance, team, variant, "measure", name, is_amount=True)
 
 
 def _unjudged(name: str, rows: Iterable[TrialResult]) -> Unjudged | None:

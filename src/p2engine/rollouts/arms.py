@@ -80,8 +80,12 @@ def _written(document: Document, place: Place) -> Iterator[tuple[str, _Part, Pla
 
 def _part(document: Document, model: type[ArmEntry], place: Place) -> _Part:
     entry = document.check(model, place)
-    values = {name: value for name in entry.model_fields_set if (value := getattr(entry, name)) is not None}
+    values = {name: value for name in model.model_fields if (value := _said(entry, name)) is not None}
     return _Part(values, {name: (*place, name) for name in values})
+
+
+def _said(entry: ArmEntry, name: str) -> Any:
+    return getattr(entry, name) if name in entry.model_fields_set else None
 
 
 def _arm(

@@ -92,7 +92,9 @@ def contrasts(
         values = {variant: _values(rows, metric) for variant, rows in arms.items()}
         others = [variant for variant in arms if variant != baseline]
         family = [
-            _contrast(team, metric, variant, baseline, both, numbers[variant], len(others), chance)
+            _contrast(
+                team, metric, variant, baseline, both, numbers[variant], len(others), chance, is_score=metric in scores
+            )
             for variant in others
             if (both := matched(values[variant], values[baseline])).keys
         ]
@@ -116,6 +118,8 @@ def _contrast(
     task_of: Mapping[int, str],
     comparisons: int,
     chance: Chance,
+    *,
+    is_score: bool,
 ) -> Contrast:
     tasks = [task_of[number] for number in both.keys]  # type: ignore[index]
     distinct, pairs = len(set(tasks)), len(tasks)
@@ -124,7 +128,8 @@ def _contrast(
     gaps = [ours - theirs for ours, theirs in zip(both.variant, both.baseline, strict=True)]
     clusters = tasks if shared and unit == "task" else None
     draws = max(FLIPS_LEAST, min(FLIPS, SIGNS_MAX // pairs))
-    is_passes = all(value in (0, 1) for value in (*both.variant, *both.baseline))
+    ends = both.variant + both.baseline
+    is_passes = metric not in COMPARED and all(value in (0, 1) for value in ends)
     passes = None
     if is_passes and clusters is None:
         passes = mcnemar([bool(each) for each in both.variant], [bool(each) for each in both.baseline])
@@ -133,14 +138,17 @@ def _contrast(
     )
     assert tested is not None
     units = distinct if clusters is not None else pairs
+    low, high = (tested.interval.low, tested.interval.high) if tested.interval else (None, None)
+    if low is not None and high is not None and is_score and all(0 <= value <= 1 for value in ends):
+        low, high = max(-1.0, low), min(1.0, high)
     return Contrast(
         team=team,
         metric=metric,
         variant=variant,
         baseline=baseline,
         difference=tested.difference,
-        low=tested.interval.low if tested.interval else None,
-        high=tested.interval.high if tested.interval else None,
+        low=low,
+        high=high,
         p=tested.p,
         p_adjusted=tested.p,
         p_least=smallest_p(units, draws),

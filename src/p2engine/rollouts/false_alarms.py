@@ -19,16 +19,19 @@ SPLITS: Final = 200
 
 
 class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one score of one variant. found: None where no task was repeated, so that nothing can be split."""
+    """Of one score of one variant. found: None where no task was repeated, so that nothing can be split. varies:
+    whether any repeats of a task differ; where none do, nothing was checked.
+    """
 
     team: str
     variant: str
     metric: str
     found: FalsePositives | None
+    varies: bool
 
     @property
     def document(self) -> dict[str, Any]:
-        """As programs see it; rate, low and high are None where nothing could be split."""
+        """As programs see it; rate, low and high are None where nothing could be split, holds where nothing varies."""
         one, rate = self.found, self.found.rate if self.found else None
         return {
             "team": self.team,
@@ -42,7 +45,8 @@ class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
             "alpha": one.alpha if one else None,
             "attainable": one.attainable if one else None,
             "unit": one.unit if one else None,
-            "holds": one.holds if one else None,
+            "varies": self.varies,
+            "holds": one.holds if one and self.varies else None,
         }
 
 
@@ -71,5 +75,8 @@ def false_alarms(report: Report, *, splits: int = SPLITS) -> tuple[FalseAlarms, 
                 if values:
                     names = (team.team, arm.variant, metric, "A/A")
                     rate = false_positive_rate(values, seed=chance.of(*names), splits=splits)
-                    found.append(FalseAlarms(team=team.team, variant=arm.variant, metric=metric, found=rate))
+                    varies = any(min(each) < max(each) for each in values.values())
+                    found.append(
+                        FalseAlarms(team=team.team, variant=arm.variant, metric=metric, found=rate, varies=varies)
+                    )
     return tuple(found)

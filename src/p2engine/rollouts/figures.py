@@ -74,9 +74,15 @@ class Chance:
 
 
 def figure_of(
-    values: Sequence[float], tasks: Sequence[str], chance: Chance, *names: str, is_score: bool = False
+    values: Sequence[float],
+    tasks: Sequence[str],
+    chance: Chance,
+    *names: str,
+    is_score: bool = False,
+    is_amount: bool = False,
 ) -> Figure | None:
     """The mean with its interval. tasks: of each value. names: what it is, for chance. is_score: it lies in 0 … 1.
+    is_amount: it is money, time or a count, of which a 1 is no pass.
 
     Independent values: Wilson's for zeros and ones, else Student's t. Where some tasks have several values and there
     is more than one task, tasks are what is independent: whole tasks are resampled. None without values.
@@ -84,7 +90,7 @@ def figure_of(
     if not values:
         return None
     shared = 1 < len(set(tasks)) < len(tasks)
-    is_passes = all(value in (0, 1) for value in values)
+    is_passes = not is_amount and all(value in (0, 1) for value in values)
     interval: Interval | None = None
     if is_passes and not shared and (chance.is_counted or chance.why_not):  # needs no library
         interval = wilson_interval(int(sum(values)), len(values))

@@ -67,6 +67,8 @@ def conclusion(team: TeamReport, *, offline: bool, is_counted: bool) -> str:
     """One sentence."""
     if not team.whole.n:
         return "Nothing is known yet: no trial has ended."
+    if not team.whole.answered:
+        return f"Nothing is concluded: no trial has an answer ({_why_none(team.whole)})."
     if offline:
         return "Nothing is concluded: the offline stand-in answered, which is no language model."
     if team.primary is None:
@@ -85,6 +87,13 @@ def conclusion(team: TeamReport, *, offline: bool, is_counted: bool) -> str:
     if not on_primary:
         return f"Undecided on {team.primary}: no trial of {team.baseline} has a partner that was scored."
     return _undecided(team, on_primary)
+
+
+def _why_none(whole: ArmReport) -> str:
+    """`12 of 12: error, no such model`: the reason that most trials have."""
+    most = max(whole.failures, key=lambda each: each.n)
+    why = " ".join(most.detail.split()).rstrip(".")
+    return f"{most.n} of {whole.n}: {most.status}{f', {why}' if why else ''}"
 
 
 def _nobody(team: TeamReport) -> str:
@@ -136,7 +145,7 @@ def _undecided(team: TeamReport, tested: Sequence[Contrast]) -> str:
 def warnings(team: TeamReport, *, offline: bool) -> Iterator[str]:
     """What a reader must know before believing a number; where nothing is compared, only what went wrong."""
     yield from _failed(team.arms)
-    if offline:
+    if offline or not team.whole.answered:
         return
     yield from _unscored(team)
     yield from _single(team)

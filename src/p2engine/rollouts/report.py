@@ -25,12 +25,14 @@ from p2engine.rollouts.trial_rows import flat_row, trial_row
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollout and what came of it. rows: every trial that ended, by team, variant and number. offline: whether the
-    stand-in answered any of them: nothing is compared then. no_statistics: why there are no intervals and no tests,
-    with the mend; empty where there are, and offline. advice: the rollout that would decide what is open.
+    """A rollout and what came of it. status: its own, or `interrupted` where whoever ran it is gone. rows: every trial
+    that ended, by team, variant and number. offline: whether the stand-in answered any: nothing is compared then.
+    no_statistics: why there are no intervals and no tests, with the mend; empty where there are, and offline. advice:
+    the rollout that would decide what is open.
     """
 
     rollout: Rollout
+    status: str
     rows: tuple[TrialResult, ...]
     offline: bool
     teams: tuple[TeamReport, ...]
@@ -99,6 +101,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 "the offline stand-in answered: configurations are not compared",
                 hint="p2engine models shows what real models need",
             )
+        if self.rows and not any(team.whole.answered for team in self.teams):
+            raise UsageError("no trial has an answer: nothing is compared", hint=f"p2engine rollout show {self.id}")
         teams = self.teams
         found: list[Contrast] = []
         chosen = self.find(variant) if variant else None
@@ -116,7 +120,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _contrasts(self, team: TeamReport, baseline: str) -> tuple[Contrast, ...]:
-        if baseline == team.baseline and not self.no_statistics:
+        if not team.whole.answered or (baseline == team.baseline and not self.no_statistics):
             return team.contrasts
         arms: dict[str, list[TrialResult]] = {arm.variant: [] for arm in team.arms}
         for row in self.rows:
@@ -137,7 +141,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """The document of `rollout show --json`."""
         return {
             "id": self.id,
-            "status": self.rollout.status,
+            "status": self.status,
             "why": self.rollout.why or None,
             "offline": self.offline,
             "seed": self.seed,
@@ -161,8 +165,15 @@ def _iso(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def report_of(rollout: Rollout, results: Sequence[TrialResult], baselines: Mapping[str, str] | None = None) -> Report:
-    """The report of the trials that have ended so far. baselines: team -> variant; else the first of each.
+def report_of(
+    rollout: Rollout,
+    results: Sequence[TrialResult],
+    baselines: Mapping[str, str] | None = None,
+    *,
+    status: str | None = None,
+) -> Report:
+    """The report of the trials that have ended so far. baselines: team -> variant; else the first of each. status: as
+    whoever looks at the runner knows it; else as it is written down.
 
     Without scipy there are means and no intervals or tests, and the report says so. Raises UsageError for a baseline
     that is no variant.
@@ -183,7 +194,14 @@ def report_of(rollout: Rollout, results: Sequence[TrialResult], baselines: Mappi
             found = replace(found, front=(), best=None, worst=None)
         said = findings.conclusion(found, offline=offline, is_counted=chance.is_counted)
         teams.append(replace(found, conclusion=said, warnings=tuple(findings.warnings(found, offline=offline))))
-    report = Report(rollout=rollout, rows=rows, offline=offline, teams=tuple(teams), no_statistics=chance.why_not)
+    report = Report(
+        rollout=rollout,
+        status=status or rollout.status,
+        rows=rows,
+        offline=offline,
+        teams=tuple(teams),
+        no_statistics=chance.why_not,
+    )
     return replace(report, advice=_advice(report))
 
 

@@ -29,9 +29,10 @@ class TeamReport(msgspec.Struct, frozen=True, kw_only=True):
     """One team. baseline: what the other variants are compared with. primary: the metric that conclusions are about, of
     the first evaluator that scored anything; None where none did. whole: all its trials as one, without intervals.
     front: the variants that no other one beats in quality, cost and time together; empty where one of them is unknown,
-    or of a single trial. best, worst: trials by the primary metric; None where all have the same, or each variant has
-    one. agreement: of several judges on the same trials, Krippendorff's alpha; None for one judge, or where nothing
-    could differ. conclusion: one sentence.
+    or of a single trial. Where no trial has an answer there are no contrasts, no front, no ends and no advice. best,
+    worst: trials by the primary metric; None where all have the same, or each variant has one. agreement: of several
+    judges on the same trials, Krippendorff's alpha; None for one judge, or where nothing could differ. conclusion: one
+    sentence.
     """
 
     team: str
@@ -92,10 +93,15 @@ def team_report(
     whole = together(team.id, WHOLE, arms)
     primary = next((name for name in scores if whole.metrics.get(name)), None)
     metrics = [name for name, figure in whole.metrics.items() if figure]
-    compared = contrasts(team.id, rows, base, metrics, scores, chance) if chance.is_counted else ()
+    is_compared = chance.is_counted and whole.answered
+    compared = contrasts(team.id, rows, base, metrics, scores, chance) if is_compared else ()
     trials = team.trials_each(options.repeats)
     is_single = all(arm.scored(primary) < 2 for arm in arms) if primary else True
-    best, worst = (None, None) if is_single else _ends([row for each in rows.values() for row in each], primary)
+    best, worst = (
+        (None, None)
+        if is_single or not whole.answered
+        else _ends([row for each in rows.values() for row in each], primary)
+    )
     return TeamReport(
         team=team.id,
         planned=min(trials, options.limit or trials) * len(team.variants),
@@ -106,7 +112,7 @@ def team_report(
         whole=whole,
         contrasts=compared,
         differences=differences(team, rollout.provenance.get("arms", {})),
-        front=_front(arms, primary),
+        front=_front(arms, primary) if whole.answered else (),
         best=best,
         worst=worst,
         agreement=_agreement(team, scores, [row for each in rows.values() for row in each]),
