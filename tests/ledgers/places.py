@@ -11,6 +11,7 @@ import msgspec
 
 from p2engine.domain.money import Audit, Checkpoint
 from p2engine.ledgers.door import LedgerDoor
+from p2engine.ledgers.keys import IN_A_FILE, IN_REDIS
 from p2engine.ports import AuditableLedger
 from p2engine.stores.redis_server import RedisServer
 
@@ -36,6 +37,7 @@ class Place(Protocol):
     """One ledger's."""
 
     keys: Path
+    head: Path
 
     async def open(self) -> AuditableLedger: ...
 
@@ -60,6 +62,7 @@ class FilePlace:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "ledger.db"
         self.keys = folder / "keys"
+        self.head = self.keys / IN_A_FILE
 
     async def open(self) -> AuditableLedger:
         return await LedgerDoor(self.path, self.keys)()
@@ -101,6 +104,7 @@ class RedisPlace:
         self.server = server
         self.client: Any = server.client
         self.keys = folder / "keys"
+        self.head = self.keys / IN_REDIS
         self.base = f"{server.address.prefix}:ledger:"
 
     async def open(self) -> AuditableLedger:

@@ -25,7 +25,7 @@ async def _write(place: Place, numbers: range, amount: str = "1") -> Checkpoint:
 
 def _forget_head(place: Place) -> None:
     """As whoever holds the key can: what this machine has seen to be written is no more."""
-    (place.keys / "ledger.head").unlink()
+    place.head.unlink()
 
 
 @pytest.fixture
@@ -57,10 +57,10 @@ async def test_another_history_under_the_same_key_is_found(place: Place, publish
 async def test_a_restored_state_folder_is_found(place: Place) -> None:
     """An older copy of the ledger with the head of its time: nothing here knows of more, but the checkpoint does."""
     await _write(place, range(3))
-    kept, head = await place.copy(), (place.keys / "ledger.head").read_bytes()
+    kept, head = await place.copy(), place.head.read_bytes()
     published = await _write(place, range(3, 7))
     await place.restore(kept)
-    (place.keys / "ledger.head").write_bytes(head)
+    place.head.write_bytes(head)
     assert (await place.audit()).findings == ()
     (finding,) = (await place.audit(published)).findings
     assert (finding.what, finding.seq) == ("cut", 7)

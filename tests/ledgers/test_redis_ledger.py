@@ -13,6 +13,7 @@ from redis.exceptions import ResponseError
 from p2engine.domain.money import Audit, BookId, Opening, RecordQuery
 from p2engine.errors import NewerFormat, Rewound, StoreBusy, StoreError
 from p2engine.ledgers import redis_reading, redis_writing
+from p2engine.ledgers.embedded import EmbeddedLedger
 from p2engine.ledgers.redis import RedisLedger
 from p2engine.stores.redis_server import RedisAddress, RedisServer
 from p2engine.testing.contracts.ledger import ALICE, BOB, CAROL, amount, balance, check_conserved, opened, pay, paying
@@ -35,6 +36,20 @@ async def ledger(redis_place: RedisPlace) -> AsyncIterator[RedisLedger]:
     yield ledger
     await ledger.aclose()
     assert (await redis_place.audit()).findings == ()
+
+
+async def test_a_project_may_have_a_ledger_of_each_kind(redis_place: RedisPlace, tmp_path: Path) -> None:
+    """One in a file and one in a Redis, with one key: what the file's has come to is nothing that Redis has lost."""
+    in_a_file = await EmbeddedLedger.open(tmp_path / "ledger.db", redis_place.keys)
+    await opened(in_a_file)
+    assert (await pay(in_a_file, paying("t1", "5"))).is_paid
+    await in_a_file.aclose()
+    in_redis = await RedisLedger.open(redis_place.server, redis_place.keys)
+    await opened(in_redis)
+    await in_redis.aclose()
+    again = await EmbeddedLedger.open(tmp_path / "ledger.db", redis_place.keys)
+    assert await balance(again, ALICE) == "95.0"
+    await again.aclose()
 
 
 def _losing_an_answer(

@@ -25,18 +25,25 @@ class Head(NamedTuple):
     link: bytes
 
 
-class Keys:
-    """Of one ledger. `public`: in hexadecimal, the name of the ledger."""
+IN_A_FILE = "ledger.head"
+IN_REDIS = "redis.head"
 
-    def __init__(self, folder: Path, seed: bytes) -> None:
+
+class Keys:
+    """Of one ledger. `public`: in hexadecimal, the name of the ledger.
+
+    head: the file that the newest record is noted in. A project may have a ledger in a file and one in a Redis.
+    """
+
+    def __init__(self, folder: Path, seed: bytes, head: str) -> None:
         self._seed = seed
         self._seal_key = blake2b(seed, digest_size=32, person=b"p2engine seal").digest()
-        self.head_file = folder / "ledger.head"
+        self.head_file = folder / head
         self._pub = folder / "ledger.pub"
         self._public = ""
 
     @classmethod
-    def at(cls, folder: Path) -> "Keys":
+    def at(cls, folder: Path, *, head: str = IN_A_FILE) -> "Keys":
         """The key in this folder, made where there is none. Raises StoreError."""
         path = folder / "ledger.key"
         try:
@@ -50,12 +57,12 @@ class Keys:
             ) from None
         if len(seed) != SEED_BYTES:
             raise StoreError(f"the ledger's key {path} is damaged", hint="restore a copy of it")
-        return cls(folder, seed)
+        return cls(folder, seed, head)
 
     @classmethod
-    def found(cls, folder: Path) -> "Keys | None":
+    def found(cls, folder: Path, *, head: str = IN_A_FILE) -> "Keys | None":
         """The key in this folder, if there is one. Raises StoreError."""
-        return cls.at(folder) if (folder / "ledger.key").exists() else None
+        return cls.at(folder, head=head) if (folder / "ledger.key").exists() else None
 
     @property
     def public(self) -> str:

@@ -27,7 +27,7 @@ from p2engine.domain.money import (
 )
 from p2engine.errors import NewerFormat, StoreError
 from p2engine.ledgers import orders, redis_audit
-from p2engine.ledgers.keys import Head, Keys
+from p2engine.ledgers.keys import IN_REDIS, Head, Keys
 from p2engine.ledgers.redis_reading import Books
 from p2engine.ledgers.redis_rows import HINT, Names, read_head
 from p2engine.ledgers.redis_writing import RedisWriter
@@ -158,7 +158,7 @@ async def _recognise(server: RedisServer, names: Names, folder: Path) -> Keys:
     if schema is not None and (not schema.isdigit() or int(schema) > SCHEMA):
         what = f"the ledger in {server.address} has schema {schema.decode(errors='replace')!r}"
         raise NewerFormat(f"{what}; this version knows {SCHEMA}", hint="update P2Engine")
-    keys = await asyncio.to_thread(Keys.found, folder)
+    keys = await asyncio.to_thread(Keys.found, folder, head=IN_REDIS)
     where = f"the ledger in {server.address}"
     mend = f"copy `keys/` of the machine that made the ledger to {folder}"
     if public is None:
@@ -176,7 +176,7 @@ async def _begin(client: Any, meta: str, keys: Keys | None, folder: Path, where:
     if head is not None and head.seq:
         hint = "restore its data; or, to begin anew, move the key and head in that folder away"
         raise StoreError(f"{where} is gone: it had {head.seq} records by {folder}", hint=hint)
-    made = keys if keys is not None else await asyncio.to_thread(Keys.at, folder)
+    made = keys if keys is not None else await asyncio.to_thread(Keys.at, folder, head=IN_REDIS)
     await client.hsetnx(meta, "ledger", made.public)
     await client.hsetnx(meta, "schema", str(SCHEMA))
     return made, await client.hget(meta, "ledger")

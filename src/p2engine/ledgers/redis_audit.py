@@ -14,7 +14,7 @@ from typing import Any, Final
 from p2engine.domain.money import Audit, Checkpoint, Finding, Proof
 from p2engine.errors import StoreBusy, StoreError, UsageError
 from p2engine.ledgers.auditing import Stop, Told, Walk, make_proof
-from p2engine.ledgers.keys import Keys
+from p2engine.ledgers.keys import IN_REDIS, Keys
 from p2engine.ledgers.redis_rows import (
     HINT,
     Fetched,
@@ -42,7 +42,7 @@ async def verify(server: RedisServer, folder: Path, published: Checkpoint | None
     published: a checkpoint that was kept elsewhere, which its records must be those of. Raises StoreBusy where the
     server is away.
     """
-    keys = await asyncio.to_thread(Keys.found, folder)
+    keys = await asyncio.to_thread(Keys.found, folder, head=IN_REDIS)
     try:
         return await _Looking(server, keys).audit(published)
     except StoreBusy:

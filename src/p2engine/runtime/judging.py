@@ -1,5 +1,6 @@
 """Judging: what an evaluator is shown of a stack, and how its verdict is written. Knows no evaluator."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 
@@ -27,6 +28,8 @@ from p2engine.domain.verdicts import Holding, Line, Subject, Verdict
 from p2engine.errors import AlreadySettled, StoreError, UsageError
 from p2engine.limits import QUERY_EVENTS_MAX
 from p2engine.runtime.world import Kept, World
+
+log = logging.getLogger("p2engine.runtime")
 
 VERDICT = "eval.verdict"
 
@@ -147,7 +150,11 @@ def _lines(state: AnyState) -> Iterator[Line]:
 async def _holdings(world: World, stack: Stack) -> Mapping[str, Holding]:
     if world.ledger is None:
         return {}
-    accounts = await (await world.ledger()).accounts(book=BookId(stack.setup.book) or MAIN_BOOK)
+    try:
+        accounts = await (await world.ledger()).accounts(book=BookId(stack.setup.book) or MAIN_BOOK)
+    except StoreError as error:  # what does not look at money is judged all the same; the rest is undecided
+        log.warning("judged without the ledger: %s", error)
+        return {}
     return {
         one.name: Holding(str(one.balance), str(one.received), str(one.sent))
         for one in accounts
