@@ -46,9 +46,7 @@ def tell_report(output: Output, report: Report, *, stream: bool = False) -> None
     output.line("")
     if report.no_statistics:
         output.line(f"no intervals and no tests: {report.no_statistics}")
-    for line in ranking_lines(report):  # as it is typed in the shell, and known from the first page
-        output.line(line)
-    for line in next_lines(report):
+    for line in (*ranking_lines(report), *next_lines(report)):
         output.line(runnable(line, output.program))
 
 
