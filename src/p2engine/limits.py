@@ -56,7 +56,6 @@ GROUP_COMMIT_MAX: Final = 64  # batches in one flushed commit
 TAIL_ROWS_MAX: Final = 500  # rows in one short read of a tail
 QUERY_EVENTS_MAX: Final = 10_000  # events one query returns
 BUSY_WAIT_S: Final = 15.0  # how long a write waits for another process before StoreBusy
-BLOB_AGE_MIN_S: Final = 3600.0  # unreferenced blobs younger than this are kept
 
 # The ledger
 REASON_BYTES_MAX: Final = 1000  # the reason of one transfer

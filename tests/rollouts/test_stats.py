@@ -19,7 +19,6 @@ from p2engine.rollouts.power import (
     intraclass_correlation,
     minimum_detectable_difference,
     repeats_needed,
-    units_min,
 )
 from p2engine.rollouts.sign_flips import attainable_level
 from p2engine.rollouts.stats import (
@@ -264,7 +263,6 @@ def test_what_is_no_number_is_refused_by_name(call: Callable[[float], object], n
         lambda: false_positive_rate({"t": [0.5, 0.6]}, seed=1, alpha=1),
         lambda: difference_sd(-0.1),
         lambda: difference_sd(0.1, correlation=2),
-        lambda: units_min(0),
         lambda: comparison_unit(0),
         lambda: attainable_level(0, 0.05),
         lambda: minimum_detectable_difference(0, 0.2),
@@ -295,7 +293,7 @@ def test_the_modules_load_neither_scipy_nor_numpy() -> None:
         "import sys; sys.modules['scipy'] = sys.modules['numpy'] = None\n"
         "from p2engine.rollouts import agreement, comparison, power, sign_flips, stats\n"
         "assert stats.wilson_interval(3, 4) and stats.holm([0.1]) and stats.saturated([1.0] * 9)\n"
-        "assert power.units_min() and agreement.krippendorff_alpha([['a', 'b'], ['a', 'a']]) is not None\n"
+        "assert power.difference_sd() and agreement.krippendorff_alpha([['a', 'b'], ['a', 'a']]) is not None\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

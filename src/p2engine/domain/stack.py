@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from p2engine.domain.effects import Cancel
-from p2engine.domain.ids import AgentId, StackRef, WaitKey, child_ref, effect_id
+from p2engine.domain.ids import AgentId, StackRef, WaitKey
 from p2engine.domain.messages import CUT_SHORT, Fragment, Message, ToolUse, Usage, fragment
 from p2engine.domain.records import Placed
 from p2engine.domain.setup import Budget, Setup, Spent
@@ -108,15 +107,6 @@ class Stack(msgspec.Struct, eq=False):
     def fragments(self) -> Sequence[Fragment]:
         """The rendered messages, oldest first, without those that arrived inside an open wait."""
         return self.messages if len(self.messages) == self.messages_n else self.messages[: self.messages_n]
-
-    @property
-    def children_open(self) -> list[Cancel]:
-        """A Cancel, without its final id, for each child that is still awaited."""
-        return [
-            Cancel(id=effect_id(self.ref, *key), child=child_ref(effect_id(self.ref, *key)))
-            for key, pending in self.open.items()
-            if pending.what == "agent"
-        ]
 
     @property
     def bytes_n(self) -> int:

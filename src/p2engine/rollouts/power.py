@@ -44,17 +44,6 @@ def difference_sd(sd: float = SCORE_SD, correlation: float = 0.0) -> float:
     return sd * math.sqrt(2 * (1 - correlation))
 
 
-def units_min(comparisons: int = 1, alpha: float = ALPHA) -> int:
-    """The fewest units with which a sign-flip test can reject at all, at the first step of Holm's correction.
-
-    Its smallest p is 2^(1-units): six units for one comparison at 0.05. Raises UsageError.
-    """
-    at_least(comparisons, 1, "comparisons")
-    threshold = between(alpha, 0, 1, "alpha") / comparisons
-    units = max(1, math.floor(1 - math.log2(threshold)))
-    return units if 2.0 ** (1 - units) <= threshold else units + 1
-
-
 def comparison_unit(tasks: int, comparisons: int = 1, alpha: float = ALPHA) -> Literal["task", "trial"]:
     """What a comparison counts as independent: tasks, where there are enough of them to find anything; else trials.
 
