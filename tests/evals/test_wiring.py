@@ -111,3 +111,50 @@ def test_a_verdict_is_left_to_whoever_has_the_evaluator(
     keep = keeps_of(Routes({}, lambda name: True), frozenset(consumes), Registry(), registry())
     effect = Judge(id=EffectId("ref:1.1"), evaluation=Evaluation(evaluator=evaluator, version=version))
     assert keep(effect) is keeps
+
+
+MARKED = """\
+from p2engine import function_tool
+
+@function_tool(milestone=True)
+def plan(good: bool) -> str:
+    \"\"\"Make a plan.\"\"\"
+    if not good:
+        raise ValueError("no plan")
+    return "planned"
+
+@function_tool(side_effect_free=True)
+def look() -> str:
+    \"\"\"Look around.\"\"\"
+    return "seen"
+"""
+CLERK = """\
+agents:
+- id: clerk
+  type: rule
+  tools: [plan, look]
+  rules:
+  - {regex: "^look", tool: look}
+  - {regex: "^plan", tool: plan, arguments: {good: true}}
+  - {regex: "^fail", tool: plan, arguments: {good: false}}
+  default: "done"
+"""
+
+
+async def test_a_milestone_is_the_success_of_a_marked_tool(project: Path) -> None:
+    """Its result is what is judged. Other tools are none, and a marked one that failed is none."""
+    (project / "tools").mkdir()
+    (project / "tools" / "own.py").write_text(MARKED)
+    (project / "config" / "agents.yml").write_text(CLERK)
+    async with Engine.open(project) as engine:
+        chat = await engine.conversation("demo", agent="clerk")
+        at_end = {"evaluator": "no_error"}
+        await chat.override({"evaluations": [{"evaluator": "polite", "when": "milestone"}, at_end]})
+        for text in ("look", "fail", "plan"):
+            await chat.say(text)
+        await verdicts(engine, 4)
+        judged = await engine.query(Query(kinds=(VERDICT,)))
+        (milestone,) = [event for event in judged if event.body["evaluator"] == "polite"]
+        results = await engine.query(Query(kinds=("state.tool_result",)))
+        assert [event.body["status"] for event in results] == ["ok", "error", "ok"]
+        assert milestone.cause == results[-1].id
