@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from p2engine.domain.records import Batch, Cursor, Query
+from p2engine.domain.records import Batch, Cursor, Fact, Query
 from p2engine.domain.states import UserMessage
 from p2engine.errors import CorruptEntry, NewerFormat, Pruned, StoreError
 from p2engine.stores.sqlite import SqliteStore
 from p2engine.stores.sqlite_file import STORE, open_file
 from p2engine.stores.sqlite_schema import SCHEMA
 from p2engine.testing.histories import (
+    NOON,
     answered,
     answering,
     asking,
@@ -228,6 +229,18 @@ async def test_an_older_file_is_migrated(path: Path) -> None:
         for db in opened:
             db.close()
     assert look(path, "PRAGMA user_version") == SCHEMA + 1
+
+
+async def test_a_file_of_the_first_schema_is_migrated(path: Path) -> None:
+    """It lacked the index that finds facts of one kind in order: it has it then, and queries by kind find them."""
+    change(path, "DROP INDEX log_of_kind")
+    change(path, "PRAGMA user_version = 1")
+    store = await SqliteStore.open(path)
+    fact = Fact(id="seen", kind="tool.seen", cause="user", at=NOON)
+    await store.write(Batch(conversation=None, facts=(fact,)))
+    assert [event.id for event in await store.events(Query(kinds=("tool.seen",)))] == ["seen"]
+    await store.aclose()
+    assert look(path, "PRAGMA user_version") == SCHEMA
 
 
 async def test_a_copy_is_a_store(path: Path) -> None:
