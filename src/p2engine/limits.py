@@ -17,6 +17,8 @@ ARGUMENTS_BYTES_MAX: Final = 256 * 1024  # the arguments of one call
 TOOL_RESULT_BYTES_MAX: Final = 256 * 1024  # one result shown to a model; more is cut, and says so
 ARTIFACT_BYTES_MAX: Final = 64 * 1024 * 1024  # one artifact or blob
 NAME_BYTES_MAX: Final = 120  # names of conversations, branches, agents, tools, artifacts
+REFERENCE_LETTERS_MIN: Final = 4  # the fewest letters that stand for a longer uid, id or hash
+REFERENCES_LISTED_MAX: Final = 10  # matches named where there are too many
 CONFIG_FILE_BYTES_MAX: Final = 1024 * 1024  # one configuration or project file
 
 # Attempts

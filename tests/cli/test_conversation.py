@@ -518,3 +518,19 @@ def test_commands_of_later_versions_are_refused_by_name(command: str, here: Run)
     done = here("conversation", command, "demo")
     assert done.status == 2
     assert f"not available in this version: conversation {command}" in done.err
+
+
+def test_a_letter_or_two_stand_for_no_id(here: Run) -> None:
+    """A name or the beginning of one finds; of a uid it takes four letters, so that no word is a branch by chance."""
+    say(here, "demo", PARIS, agent="agent_alpha")
+    listed = here("conversation", "show", "demo", "--json").document
+    uid = here("conversation", "list", "--json").document[0]["id"]
+    refs = [event["ref"] for event in here("artifact", "show", "demo", "--json").document]
+    branch = next(ref.partition(":")[0] for ref in refs if ":" in ref)
+    assert here("conversation", "show", "d", "--json").document == listed
+    for short, whole in ((("conversation", "show"), uid), (("artifact", "why"), branch)):
+        assert "no" in here(*short, whole[:3]).err
+    done = here("conversation", "stack", "demo", "--branch", branch[:3])
+    assert (done.status, done.out) == (2, "")
+    assert here("conversation", "stack", "demo", "--branch", branch[:4]).status == 0
+    assert here("conversation", "show", uid[:4], "--json").document == listed

@@ -12,6 +12,7 @@ import typer
 from p2engine.cli.books import a_row, all_records, book_names, off_words, run_with_ledger
 from p2engine.cli.output import Output, as_json, iso
 from p2engine.cli.session import run_alone, run_with_engine, settings_of
+from p2engine.domain.ids import is_beginning
 from p2engine.errors import P2EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ async def whole_id(ledger: "Ledger", prefix: str) -> str:
     """The id of the one record that begins so. Raises UsageError."""
     if await ledger.receipt(prefix) is not None:
         return prefix
-    found = [record.id async for record in all_records(ledger) if prefix and record.id.startswith(prefix)]
+    found = [record.id async for record in all_records(ledger) if is_beginning(prefix, record.id)]
     if len(found) == 1:
         return found[0]
     if not found:

@@ -12,7 +12,7 @@ import msgspec
 
 from p2engine.cli.conversation_view import Entry, Place, entries_of, path_of, place_of
 from p2engine.cli.reading import all_events
-from p2engine.domain.ids import BlobRef, StackRef, wait_key
+from p2engine.domain.ids import BlobRef, StackRef, is_beginning, wait_key
 from p2engine.domain.money import SPEND
 from p2engine.domain.records import Branch, Event, Query
 from p2engine.domain.states import (
@@ -28,6 +28,7 @@ from p2engine.domain.states import (
     tag_of,
 )
 from p2engine.errors import UsageError
+from p2engine.limits import REFERENCES_LISTED_MAX
 from p2engine.runtime.artifacts import SAVED
 from p2engine.wiring import Engine
 
@@ -50,7 +51,6 @@ FACTS = (
 )
 """The kinds of events that are no entries and no model calls."""
 
-LISTED_MAX = 10  # matches named when there are too many
 WALK_MAX = 100_000  # causes in one walk: more than any turn can have
 
 _BLOB = re.compile(r"b2:[0-9a-f]{32}")
@@ -134,12 +134,14 @@ def _order(event: Event) -> str | None:
 
 
 async def _branch_by_prefix(engine: Engine, prefix: str) -> Branch:
-    found = [branch async for branch in _branches(engine) if branch.ref.startswith(prefix)]
+    found = [branch async for branch in _branches(engine) if is_beginning(prefix, branch.ref)]
     if len(found) == 1:
         return found[0]
     if not found:
         raise _nothing(prefix)
-    raise UsageError(f"ambiguous reference {prefix!r}: {', '.join(branch.ref for branch in found[:LISTED_MAX])}")
+    raise UsageError(
+        f"ambiguous reference {prefix!r}: {', '.join(branch.ref for branch in found[:REFERENCES_LISTED_MAX])}"
+    )
 
 
 async def _branches(engine: Engine) -> AsyncIterator[Branch]:
@@ -175,14 +177,14 @@ def _is_seen(event: Event, branches: dict[StackRef, Branch], current: StackRef) 
 
 async def _by_prefix(engine: Engine, prefix: str) -> Event:
     """The one event whose id begins so."""
-    found = [event.id async for event in all_events(engine, Query(kinds=FACTS)) if event.id.startswith(prefix)]
+    found = [event.id async for event in all_events(engine, Query(kinds=FACTS)) if is_beginning(prefix, event.id)]
     if _HEX.fullmatch(prefix):
-        found += [f"{branch.ref}:…" async for branch in _branches(engine) if branch.ref.startswith(prefix)]
+        found += [f"{branch.ref}:…" async for branch in _branches(engine) if is_beginning(prefix, branch.ref)]
     if not found or not prefix:
         raise _nothing(prefix)
     if len(found) > 1 or found[0].endswith(":…"):
-        more = f", and {len(found) - LISTED_MAX} more" if len(found) > LISTED_MAX else ""
-        raise UsageError(f"ambiguous reference {prefix!r}: {', '.join(found[:LISTED_MAX])}{more}")
+        more = f", and {len(found) - REFERENCES_LISTED_MAX} more" if len(found) > REFERENCES_LISTED_MAX else ""
+        raise UsageError(f"ambiguous reference {prefix!r}: {', '.join(found[:REFERENCES_LISTED_MAX])}{more}")
     async for event in all_events(engine, Query(kinds=FACTS)):
         if event.id == found[0]:
             return event

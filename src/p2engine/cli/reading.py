@@ -13,6 +13,7 @@ from p2engine.domain.ids import StackRef
 from p2engine.domain.records import Branch, Event, Query
 from p2engine.errors import UsageError
 from p2engine.limits import QUERY_EVENTS_MAX
+from p2engine.runtime.branches import named
 from p2engine.runtime.conversation import Conversation
 from p2engine.wiring import Engine
 
@@ -75,15 +76,3 @@ def stacks_of(
     if name is None:
         return found
     return [named(found, name, conversation.name)]
-
-
-def named(branches: Sequence[Branch], name: str, conversation: str) -> Branch:
-    """The one branch of that name, or of that unique beginning of a name or ref. Raises UsageError."""
-    exact = [branch for branch in branches if name in (branch.name, branch.ref)]
-    near = exact or [
-        branch for branch in branches if name and (branch.name.startswith(name) or branch.ref.startswith(name))
-    ]
-    if len(near) == 1:
-        return near[0]
-    listed = ", ".join(repr(branch.name) for branch in (near or branches)[:20])
-    raise UsageError(f"{'ambiguous' if near else 'no'} branch {name!r} in {conversation!r}; there is {listed}")

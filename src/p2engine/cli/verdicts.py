@@ -8,6 +8,7 @@ import msgspec
 from p2engine.cli.output import iso, one_line
 from p2engine.cli.reading import all_events
 from p2engine.domain.evaluation import Evaluation
+from p2engine.domain.ids import is_beginning
 from p2engine.domain.records import Conversation as Record
 from p2engine.domain.records import Event, Query
 from p2engine.domain.setup import Spent
@@ -45,7 +46,7 @@ async def records_of(engine: Engine, session: str) -> Sequence[Record]:
     Raises UsageError.
     """
     everything = await engine.conversations(limit=2 * TRIALS_MAX)
-    groups = {record.group for record in everything if record.group and record.group.startswith(session)}
+    groups = {record.group for record in everything if record.group and is_beginning(session, record.group)}
     chosen = {session} & groups or groups
     exact = [record for record in everything if session in (record.name, record.id)]
     if exact or not session:

@@ -7,6 +7,8 @@ never repeats an idempotency key.
 from hashlib import blake2b
 from typing import NewType
 
+from p2engine import limits
+
 ConversationId = NewType("ConversationId", str)
 AgentId = NewType("AgentId", str)
 StackRef = NewType("StackRef", str)  # the uid of a branch: 12 hex digits. One branch is one agent's stack.
@@ -33,6 +35,11 @@ def wait_key(effect: EffectId) -> WaitKey:
 def ref_of(effect: EffectId) -> StackRef:
     """The branch inside an effect id."""
     return StackRef(effect[: effect.index(":")])
+
+
+def is_beginning(begun: str, whole: str) -> bool:
+    """Whether a reference may be cut short so. Too few letters mean nothing: half of all words begin like some uid."""
+    return len(begun) >= limits.REFERENCE_LETTERS_MIN and whole.startswith(begun)
 
 
 def child_ref(effect: EffectId) -> StackRef:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from p2engine.domain.ids import BlobRef
+from p2engine.domain.ids import BlobRef, is_beginning
 from p2engine.domain.records import Batch, Cursor, Event, Fact, Query
 from p2engine.errors import UsageError
 from p2engine.limits import QUERY_EVENTS_MAX
@@ -120,7 +120,7 @@ async def rollouts(world: World, prefix: str = "") -> Sequence[Rollout]:
     found: dict[str, Rollout] = {}
     async for event in _events(world, (STARTED, EXTENDED, FINISHED, CANCELLED)):
         id_ = str(event.body["rollout"])
-        if not id_.startswith(prefix):
+        if prefix and not is_beginning(prefix, id_):
             continue
         if event.kind == STARTED:
             found[id_] = Rollout(

@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 
 from p2engine.domain.draft import Step
-from p2engine.domain.ids import MAIN, StackRef, ref_of, wait_key
+from p2engine.domain.ids import MAIN, StackRef, is_beginning, ref_of, wait_key
 from p2engine.domain.machine import end
 from p2engine.domain.records import Batch, Branch, Conversation, Fact
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import AnyState, Finished, Override, ToolCall, ToolResult, Waiting
 from p2engine.errors import UsageError
-from p2engine.limits import NAME_BYTES_MAX
+from p2engine.limits import NAME_BYTES_MAX, REFERENCES_LISTED_MAX
 from p2engine.runtime.turn import commit, hand_out, to_the_end
 from p2engine.runtime.world import World
 
@@ -147,13 +147,18 @@ async def find(world: World, conversation: Conversation, name: str) -> Branch:
     for branch in branches:
         if name in (branch.name, branch.ref):
             return branch
-    own = [branch for branch in branches if branch.delegate is None]
-    near = [b for b in own if name and (b.name.startswith(name) or b.ref.startswith(name))]
+    return named([branch for branch in branches if branch.delegate is None], name, conversation.name)
+
+
+def named(branches: Sequence[Branch], name: str, conversation: str) -> Branch:
+    """The one branch of that name, or of that unique beginning of a name or ref. Raises UsageError."""
+    near = [branch for branch in branches if name in (branch.name, branch.ref)] or [
+        each for each in branches if name and (each.name.startswith(name) or is_beginning(name, each.ref))
+    ]
     if len(near) == 1:
         return near[0]
-    listed = ", ".join(repr(branch.name) for branch in near or own)
-    what = "ambiguous branch" if near else "no branch"
-    raise UsageError(f"{what} {name!r} in {conversation.name!r}; there is {listed}")
+    listed = ", ".join(repr(branch.name) for branch in (near or branches)[:REFERENCES_LISTED_MAX])
+    raise UsageError(f"{'ambiguous' if near else 'no'} branch {name!r} in {conversation!r}; there is {listed}")
 
 
 async def left_behind(world: World, ref: StackRef, since: int) -> tuple[str, ...]:

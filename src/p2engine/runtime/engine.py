@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import suppress
 
 from p2engine.domain.effects import AnyEffect
-from p2engine.domain.ids import AgentId, ref_of
+from p2engine.domain.ids import AgentId, is_beginning, ref_of
 from p2engine.domain.machine import wake
 from p2engine.domain.records import Batch, Cursor, Event, Fact, Job, Perform, Query, Wake
 from p2engine.domain.records import Conversation as Record
@@ -110,7 +110,7 @@ class Engine:
         """
         if name is not None:
             branches.checked_name(name, "conversation")
-            found = await self.world.store.conversations(prefix=name)
+            found = await self.conversations(name)
             for record in found:
                 if name in (record.name, record.id):
                     return Conversation(self.world, record)
@@ -127,11 +127,12 @@ class Engine:
         return await self._open(name, AgentId(agent), group)
 
     async def conversations(self, prefix: str = "", *, limit: int = 1000, grouped: bool = True) -> Sequence[Record]:
-        """The conversations whose name or id begins with `prefix`, newest first.
+        """The conversations whose name begins with `prefix`, or id, by `ids.is_beginning`; newest first.
 
         grouped: where no prefix is given, those that are trials of rollouts as well.
         """
-        return await self.world.store.conversations(prefix=prefix, limit=limit, grouped=grouped)
+        found = await self.world.store.conversations(prefix=prefix, limit=limit, grouped=grouped)
+        return [each for each in found if each.name.startswith(prefix) or is_beginning(prefix, each.id)]
 
     async def _open(self, name: str | None, agent: AgentId, group: str | None) -> Conversation:
         branches.checked_name(agent, "agent")
