@@ -1,5 +1,6 @@
-"""The embedded ledger: transfers one by one and in batches, looking up a balance in a long book, looking through it."""
+"""The embedded ledger: transfers alone, at once and in batches, a look-up in a long book, looking through all of it."""
 
+import asyncio
 import tempfile
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from p2engine.ledgers.embedded import EmbeddedLedger
 
 ACCOUNTS = [AccountName(f"agent_{number}") for number in range(10)]
 BATCH = 1000
+AT_ONCE = 100
 RECORD_BYTES = 300  # roughly what one of our records writes
 LOOKS = 1000
 
@@ -29,6 +31,7 @@ async def ledger(*, quick: bool) -> list[Row]:
             single_rates.append(await _one_by_one(made, number, singles))
             shares.append(single_rates[-1] / raw_rates[-1])
         raw.close()
+        together_rates = [await _at_once(made, number, singles * 4) for number in range(rounds)]
         early_us = [await _look_us(made) for _ in range(rounds)]
         batch_rates = [await _batch(made, number) for number in range(longest // BATCH)]
         late_us = [await _look_us(made) for _ in range(rounds)]
@@ -44,6 +47,7 @@ async def ledger(*, quick: bool) -> list[Row]:
     return [
         _row("transfers, one after another", "a second", single_rates, limit=limit, limits=raw_rates),
         _row("transfers, one after another / raw commits, FULL", "ratio", shares, target=0.5, at_least=True),
+        _row(f"transfers, {AT_ONCE} at once", "a second", together_rates, limit=limit, limits=raw_rates),
         _row(f"transfers in batches of {BATCH:,}", "a second", batch_rates, target=20_000, at_least=True),
         _row(f"balance look-up after {longest:,} transfers", "wall µs", late_us),
         _row(f"balance look-up, after {longest:,} transfers / at first", "ratio", growth, target=1.5),
@@ -84,6 +88,20 @@ async def _one_by_one(made: EmbeddedLedger, turn: int, count: int) -> float:
     for number in range(count):
         (receipt,) = await made.transfer(_transfer(f"single:{turn}:{number}", number))
         assert receipt.is_paid, receipt.why
+    return count / (time.perf_counter() - began)
+
+
+async def _at_once(made: EmbeddedLedger, turn: int, count: int) -> float:
+    """Transfers a second of so many payers, each of whom asks for the next when the one before is answered."""
+    left = iter(range(count))
+
+    async def one_after_another() -> None:
+        for number in left:
+            (receipt,) = await made.transfer(_transfer(f"together:{turn}:{number}", number))
+            assert receipt.is_paid, receipt.why
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
     return count / (time.perf_counter() - began)
 
 

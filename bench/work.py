@@ -70,9 +70,9 @@ class AtOnce:
             await asyncio.sleep(self._latency_s)
         done = 0
         for fragment in reversed(request.fragments):
-            if fragment.message.role == "user":
+            if fragment.role == "user":
                 break
-            done += fragment.message.role == "tool"
+            done += fragment.role == "tool"
         usage = Usage(model="bench/at-once", tokens_in=100, tokens_out=20, cost_usd=0.0001, latency_s=0.0015)
         if done < self._tools:
             call = ToolUse(f"c{done}", "weather", {"city": "Paris", "day": done})

@@ -49,6 +49,16 @@ def _prefix(value: str) -> str:
     return value
 
 
+def _plain(value: object) -> object:
+    """Text as amounts are written everywhere, without an exponent. Raises ValueError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return money.Amount.parse(value, zero=True).value
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
 def _amount(value: Decimal) -> Decimal:
     """What a ledger can hold. Raises ValueError."""
     try:
@@ -69,7 +79,9 @@ Filled = Annotated[str, Field(min_length=1), Named("text")]
 QueueName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,60}$"), Named("1 to 60 letters, digits, - or _")]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-Amount = Annotated[Decimal, Field(ge=0, strict=False), AfterValidator(_amount), Named("an amount")]
+Amount = Annotated[
+    Decimal, Field(ge=0, strict=False), BeforeValidator(_plain), AfterValidator(_amount), Named("an amount")
+]
 
 
 DEDUP = (

@@ -4,7 +4,8 @@ P2EngineError
 ├── SetupError            fix the setup: a file, a key, a name, an argument
 │   ├── ConfigError       a configuration file or variable; says file and line
 │   ├── UsageError        a wrong name or argument on a command or call
-│   └── NotAvailable      asked for something this version does not have
+│   ├── NotAvailable      asked for something this version does not have
+│   └── NotLoaded         a tool that other processes may have is not loaded in this one
 ├── ConflictError         somebody else wrote first: reload and decide again
 │   ├── HeadMoved         the stack grew; may carry what it gained
 │   ├── AlreadySettled    the effect has an outcome already
@@ -72,6 +73,16 @@ class NotAvailable(SetupError):
     def __init__(self, key: str, *, hint: str = "") -> None:
         super().__init__(f"not available in this version: {key}", hint=hint)
         self.key = key
+
+
+class NotLoaded(SetupError):
+    """The tool `tool` is not loaded in this process, which is one of several; another may have it."""
+
+    code = "not_loaded"
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"tool {tool!r} is not loaded here")
+        self.tool = tool
 
 
 class ConflictError(P2EngineError):

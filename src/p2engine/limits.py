@@ -35,12 +35,15 @@ RETRY_AFTER_MAX_S: Final = 120.0  # a provider that asks for more is an error, n
 CONCURRENT_EFFECTS_MAX: Final = 1000  # effects in flight in one process
 BLOCKING_TOOLS_MAX: Final = 32  # threads for `def` tools
 MODEL_CONCURRENCY_MAX: Final = 100  # model calls in flight per provider
-STACK_CACHE_BYTES_MAX: Final = 32 * 1024 * 1024  # rendered stacks kept in memory; idle ones go first
+STACK_CACHE_BYTES_MAX: Final = 10 * 1024 * 1024  # stacks kept in memory, from which those go that rest
+STACKS_AT_WORK_BYTES_MAX: Final = 64 * 1024 * 1024  # the same, from which those go that are at work
 TOOL_CACHE_ENTRIES_MAX: Final = 1024  # results kept for tools with cache_ttl
 SWEEP_PERIOD_S: Final = 2.0  # how often the sweeper looks for what a dead process left
 SWEEP_PERIOD_SHARED_S: Final = 5.0  # the same where many processes do: each look costs the store they share
 SWEEP_JOBS_MAX: Final = 500  # jobs one sweep hands out
 RELEASES_MAX: Final = 3  # how often an effect whose tool is not loaded here is handed back before it fails
+MISFITS_MAX: Final = 12  # how often one of many workers hands back a call of a tool that it has with other arguments
+RELEASED_KEPT_MAX: Final = 4096  # effects handed back that one process counts; the oldest are counted anew
 FOLLOW_PERIOD_S: Final = 0.25  # how often somebody who waits for a reply looks for what another process wrote
 PROBE_TIMEOUT_S: Final = 3.0  # how long a probe waits for the store or the broker
 SHUTDOWN_GRACE_S: Final = 5.0  # how long running effects may end by themselves at close
@@ -55,17 +58,21 @@ FOLLOW_LOOK_S: Final = 10.0  # how often somebody who is told of news looks whet
 
 # The store
 GROUP_COMMIT_MAX: Final = 64  # batches in one flushed commit
+CALLS_TOGETHER_MAX: Final = 128  # writes and claims of one process in one round trip to a Redis
 TAIL_ROWS_MAX: Final = 500  # rows in one short read of a tail
 QUERY_EVENTS_MAX: Final = 10_000  # events one query returns
+BRANCHES_KNOWN_MAX: Final = 10_000  # branches whose names a process remembers that reads the log of a Redis
 BUSY_WAIT_S: Final = 15.0  # how long a write waits for another process before StoreBusy
+BODY_UNUSED_S: Final = 3600.0  # how long nobody has put a body that pruning may forget: its name may be on its way
 
 # The ledger
 REASON_BYTES_MAX: Final = 1000  # the reason of one transfer
 RECORDS_MAX: Final = 10_000  # records one query returns
-BOOKED_AT_ONCE: Final = 1000  # records or model calls that the bookkeeper takes at once
+BOOKED_AT_ONCE: Final = 250  # records or model calls that the bookkeeper takes at once
 MARK_RECORDS: Final = 256  # records after which the log notes how far it holds the ledger
 MARK_ROWS: Final = 1024  # rows of the log after which it is noted how far their costs are booked
 LEDGER_CHECKPOINT_RECORDS: Final = 1000  # records between two signed checkpoints
+LEDGER_ROWS_KEPT_MAX: Final = 10_000  # accounts and limits that a ledger in a file keeps in memory between transactions
 
 # Rollouts
 VARIANTS_MAX: Final = 1000  # of one team: a grid multiplies

@@ -132,7 +132,8 @@ class Probes:
         except (StoreError, TimeoutError) as error:
             yield "store", str(error) or "gives no answer"
         try:
-            await self._depths(self._engine)
+            if full := await self._lack_of_room(self._engine):
+                yield "broker", full
         except OSError as error:
             yield "broker", str(error) or "gives no answer"
 
@@ -142,6 +143,13 @@ class Probes:
             return {}
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             return await engine.elsewhere.depths()
+
+    @staticmethod
+    async def _lack_of_room(engine: Engine) -> str:
+        if engine.elsewhere is None:
+            return ""
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            return await engine.elsewhere.lack_of_room()
 
     async def _gauges(self) -> list[Sample]:
         engine = self._engine

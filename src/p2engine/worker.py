@@ -6,6 +6,7 @@ handed back.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -20,9 +21,11 @@ from functools import cache
 from types import FrameType
 from typing import Any, Final
 
+import click
 from celery import Celery, bootsteps, signals
 from celery.exceptions import SecurityWarning
 from celery.worker import state as celery_state
+from click.core import ParameterSource
 
 from p2engine.cli.logs import logged
 from p2engine.cli.output import safe
@@ -50,6 +53,8 @@ log = logging.getLogger("p2engine.worker")
 
 STATUS: Final = {signal.SIGTERM: 143, signal.SIGINT: 130}
 """The exit status of a worker that was asked to end."""
+
+YOUNG_MAX: Final = 20_000  # objects made before Python looks for cycles among them
 
 
 class Node:
@@ -178,6 +183,7 @@ class Worker:
         except BaseException:
             self._logs.close()
             raise
+        spare_the_collector()
         for note in (*engine.notes, *unanswered(engine)):
             log.warning("%s", note)
         log.info("worker of %s", ", ".join(sorted(consumes)))
@@ -248,7 +254,7 @@ class Worker:
         if TICKS not in consumes and sender.concurrency == CONCURRENCY:
             sender.concurrency = BLOCKING_CONCURRENCY
         try:
-            if sender.pool_cls is not self._pool:
+            if sender.pool_cls is not self._pool or _asked_for_a_pool():
                 raise UsageError("workers have a pool of their own, which is set already", hint="leave -P away")
             if self._node is None:
                 self.open(consumes)
@@ -309,8 +315,21 @@ def _letting_go(name: str) -> type[bootsteps.StartStopStep]:
     return LettingGo
 
 
+def _asked_for_a_pool() -> bool:
+    """Whether Celery's command line named one: `prefork` it takes for its default, and so for ours."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source("pool") is ParameterSource.COMMANDLINE
+
+
 def _leave_logging(**_: Any) -> None:
     """That somebody listens to the signal keeps Celery from setting up a log of its own."""
+
+
+def spare_the_collector() -> None:
+    """What is loaded by now lasts as long as the process, and a step leaves no cycles: there is little to look for."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_MAX)
 
 
 def without_stand_in(settings: Settings) -> Settings:

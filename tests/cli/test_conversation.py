@@ -512,7 +512,7 @@ def test_a_cursor_that_is_none_is_refused(cursor: str, here: Run) -> None:
     assert here("conversation", "watch", "demo", "--after", cursor).status == 2
 
 
-@pytest.mark.parametrize("command", ["tree", "diff", "merge", "replay", "tell", "pause", "prune"])
+@pytest.mark.parametrize("command", ["tree", "diff", "merge", "replay", "tell", "pause"])
 def test_commands_of_later_versions_are_refused_by_name(command: str, here: Run) -> None:
     """What is not built is not there, and says so."""
     done = here("conversation", command, "demo")

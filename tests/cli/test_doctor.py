@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import socket
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from p2engine.testing.server import OpenAIServer, echo
 from tests.cli.project import Project, Ran, Run
 from tests.cli.scenes import PARIS, say
 
-CHECKS = ["python", "configuration", "project", "home", "format", "store", "disk", "models.openai", "logs"]
+CHECKS = ["python", "configuration", "project", "home", "format", "store", "ledger", "disk", "models.openai", "logs"]
 
 
 def found(done: Ran) -> dict[str, dict[str, Any]]:
@@ -48,6 +52,80 @@ def test_a_used_store_is_counted_and_sound(here: Run) -> None:
     assert store["status"] == "ok"
     assert ": 1 conversation, " in store["detail"]
     assert "sound" in store["detail"]
+
+
+@pytest.fixture
+def paid(project: Project, here: Run) -> Path:
+    """The state folder of a project with a ledger of some records."""
+    assert here("ledger", "init").status == 0
+    assert here("ledger", "transfer", "agent_alpha", "treasury:CREDIT", "1").status == 0
+    return project.folder / ".p2engine"
+
+
+def test_a_ledger_is_opened_and_agrees_with_its_head(paid: Path, here: Run) -> None:
+    """What is there is told by its count; it is looked at quickly, and nothing of it changes."""
+    before = (paid / "ledger.db").read_bytes()
+    done = here("doctor", "--json")
+    assert done.status == 0
+    assert found(done)["ledger"]["status"] == "ok"
+    assert found(done)["ledger"]["detail"].endswith(" records, as far as its head says")
+    assert (paid / "ledger.db").read_bytes() == before
+
+
+def test_a_ledger_that_is_off_is_not_looked_at(paid: Path, project: Project) -> None:
+    """Whatever became of it."""
+    (paid / "ledger.db").write_bytes(b"no database at all, for it is off")
+    done = project.run("doctor", "--json", env={"LEDGER_ENABLED": "false"})
+    row = found(done)["ledger"]
+    assert (row["status"], row["detail"]) == ("ok", "the ledger is off (environment: LEDGER_ENABLED)")
+
+
+def _cut(state: Path) -> None:
+    with closing(sqlite3.connect(state / "ledger.db")) as db, db:
+        db.execute("DELETE FROM record WHERE seq = (SELECT max(seq) FROM record)")
+
+
+DAMAGES = {
+    "a tail that was cut": (_cut, "fail", "not as it was last written", "run `p2engine ledger verify`"),
+    "no key": (lambda state: (state / "keys/ledger.key").unlink(), "fail", "the key of the ledger", "restore it"),
+    "a file that is gone": (
+        lambda state: [file.unlink() for file in state.glob("ledger.db*")],
+        "fail",
+        "is gone",
+        "restore it; or, to begin anew",
+    ),
+    "a head that is damaged": (
+        lambda state: (state / "keys/ledger.head").write_bytes(b""),
+        "fail",
+        "ledger.head cannot be read",
+        "p2engine ledger verify",
+    ),
+    "no head": (lambda state: (state / "keys/ledger.head").unlink(), "warn", "no ledger.head lies", "p2engine ledger"),
+    "a key for all to read": (
+        lambda state: (state / "keys/ledger.key").chmod(0o644),
+        "fail",
+        "can be read by others (mode 0644)",
+        "chmod 600 ",
+    ),
+    "no database": (
+        lambda state: (state / "ledger.db").write_bytes(b"no database at all" * 100),
+        "fail",
+        "ledger.db",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_ledger_that_cannot_be_relied_on_is_named(paid: Path, here: Run, name: str) -> None:
+    """What is wrong with it, and the mend; exit 1 where nobody may pay on it."""
+    damage, status, says, mend = DAMAGES[name]
+    damage(paid)
+    done = here("doctor", "--json")
+    row = found(done)["ledger"]
+    assert (row["status"], done.status) == (status, int(status == "fail"))
+    assert says in row["detail"]
+    assert mend in row["mend"]
 
 
 def test_a_damaged_entry_is_named(project: Project, here: Run) -> None:

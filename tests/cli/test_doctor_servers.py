@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from p2engine.cli.health import Finding
 from p2engine.cli.health_servers import blobs_finding, redis_findings
@@ -53,6 +54,26 @@ def test_a_project_on_redis_is_looked_over(project: Project, here: Run, valkey: 
     assert {rows[check]["status"] for check in [*CHECKS, "blobs"]} <= {"ok", "warn"}
 
 
+def test_a_ledger_in_redis_is_looked_at(project: Project, here: Run, valkey: ValkeyServer) -> None:
+    """None yet; one that is as far as its head says; one whose tail was cut; one whose key is not here."""
+    redis = {"host": "127.0.0.1", "port": valkey.port, "prefix": "doctor-ledger"}
+    project.write("config/config.json", json.dumps({"store": "redis", "redis": {**redis, "durability": "warn"}}))
+
+    def row() -> dict[str, Any]:
+        found: dict[str, Any] = {row["check"]: row for row in here("doctor", "--json").document}["ledger"]
+        return found
+
+    assert (row()["status"], row()["detail"][-23:]) == ("ok", "(made by its first use)")
+    assert not (project.folder / ".p2engine/keys").exists()
+    assert here("ledger", "init").status == 0
+    assert (row()["status"], row()["detail"][-32:]) == ("ok", "records, as far as its head says")
+    with Redis(host="127.0.0.1", port=valkey.port) as client:
+        client.delete("doctor-ledger:ledger:head")
+    assert (row()["status"], "was cut, changed or replaced" in row()["detail"]) == ("fail", True)
+    (project.folder / ".p2engine/keys/ledger.key").unlink()
+    assert (row()["status"], row()["mend"][:14]) == ("fail", "copy `keys/` o")
+
+
 def test_failure_27_a_redis_that_is_not_there_is_a_fail(project: Project, here: Run) -> None:
     """Unreachable: one line with the mend, exit 1, no password, and the other checks still run."""
     redis = {"host": "127.0.0.1", "port": free_port()}
@@ -65,7 +86,30 @@ def test_failure_27_a_redis_that_is_not_there_is_a_fail(project: Project, here: 
     assert "cannot be reached" in rows["redis"]["detail"]
     assert "REDIS_HOST" in rows["redis"]["mend"]
     assert {"store", "disk", "logs"} <= set(rows)
+    assert {rows[check]["status"] for check in ("workers", "queues", "owed")} == {"fail"}
+    assert rows["owed"]["detail"] == "not known: the Redis cannot be used"
     assert "hidden-word" not in done.out + done.err
+
+
+def test_a_store_that_cannot_be_opened_is_no_fault_of_the_workers(project: Project, here: Run) -> None:
+    """Of a later version, or full: that is said of the store; what can still be asked of the broker is."""
+    with ValkeyServer() as server:
+        redis = {"host": "127.0.0.1", "port": server.port}
+        project.write("config/config.json", json.dumps({"store": "redis", "dispatch": "celery", "redis": redis}))
+        with Redis(port=server.port) as client:
+            client.hset("p2engine:meta", "schema", "999")
+            newer = {row["check"]: row for row in here("doctor", "--json").document}
+            client.delete("p2engine:meta")
+            client.config_set("maxmemory", "1mb")
+            full = {row["check"]: row for row in here("doctor", "--json").document}
+    assert "schema '999'" in newer["store"]["detail"]
+    assert newer["store"]["mend"] == "update P2Engine"
+    assert "is full" in full["store"]["detail"]
+    for rows in (newer, full):
+        assert rows["store"]["status"] == "fail"
+        assert (rows["workers"]["status"], rows["workers"]["mend"]) == ("warn", "p2engine worker")
+        assert rows["queues"]["detail"] == "empty"
+        assert (rows["owed"]["status"], rows["owed"]["detail"]) == ("fail", "not known: the store cannot be opened")
 
 
 async def test_a_good_server_is_green(valkey: ValkeyServer) -> None:

@@ -109,6 +109,53 @@ def test_a_judge_with_a_model(chatted: Project, judge: OpenAIServer, here: Run) 
     assert judge.requests[-1].body["model"] == "gpt-5"
 
 
+def test_only_the_samples_that_are_missing_are_asked_for(chatted: Project, judge: OpenAIServer, here: Run) -> None:
+    """Three after one are two more, each a sample of its own; fewer than there are cost nothing; again asks for all."""
+    words = ("eval", "run", "gpt4_judge", "one", "--rubric", "Is it warm?", "--json")
+    one = here(*words).document
+    three = here(*words, "--repeats", "3").document
+    assert (three["samples"], three["score"], three["cached"]) == ([0.9, 0.9, 0.9], 0.9, False)
+    assert [each.body.get("seed") for each in judge.requests] == [None, 1, 2]
+    assert three["tokens"] > one["tokens"]  # the two that were asked for now
+    fewer = here(*words, "--repeats", "2").document
+    assert (fewer["samples"], fewer["cached"], len(judge.requests)) == ([0.9, 0.9, 0.9], True, 3)
+    assert here(*words, "--again").document["samples"] is None
+    assert len(judge.requests) == 4
+
+
+def test_verdicts_on_other_terms_are_not_one_judge(chatted: Project, judge: OpenAIServer, here: Run) -> None:
+    """By which rubric, model and temperature it was judged stands with the verdict, and tells it from others."""
+    here("chat", "with", "agent_alpha", "--name", "two", "-m", "What's the weather in Oslo?")
+    ways = (
+        ("--rubric", "Is it warm?"),
+        ("--rubric", "Is it cold?"),
+        ("--param", "rubric=Is it cold?", "--param", "temperature=0.7"),
+        ("--rubric", "joke_quality"),
+        ("--rubric", "Is it cold?", "--model", "openai/gpt-5"),
+    )
+    terms = [here("eval", "run", "gpt4_judge", "one", *way, "--json").document["terms"] for way in ways]
+    here("eval", "run", "gpt4_judge", "two", *ways[0])
+
+    shown = [(each["rubric"], each["model"], each["temperature"]) for each in terms]
+    assert shown == [
+        ("'Is it warm?'", "openai/gpt-4o", 0.0),
+        ("'Is it cold?'", "openai/gpt-4o", 0.0),
+        ("'Is it cold?'", "openai/gpt-4o", 0.7),
+        ("joke_quality", "openai/gpt-4o", 0.0),
+        ("'Is it cold?'", "openai/gpt-5", 0.0),
+    ]
+    assert len({each["key"] for each in terms}) == 5
+    assert (terms[0]["text"], len({each["prompt"] for each in terms[:3]})) == ("Is it warm?", 1)
+    rows = here("eval", "diff", "one", "two", "--json").document["metrics"]
+    sides = {row["terms"]: (row["a"]["n"], row["b"]["n"]) for row in rows if row["metric"] == "score"}
+    assert sides == {each["words"]: (1, 1 if number == 0 else 0) for number, each in enumerate(terms)}
+    ranked = here("eval", "top", "one").out
+    assert all(each["words"] in ranked for each in terms)
+    assert f"  on terms: 'Is it warm?', openai/gpt-4o, temperature 0, #{terms[0]['key']}" in (
+        here("eval", "run", "gpt4_judge", "one", *ways[0]).out
+    )
+
+
 def test_branches_are_scored_and_the_best_is_promoted(project: Project, judge: OpenAIServer, here: Run) -> None:
     """The best first; promoting makes it current and says by which verdicts; a branch without an answer is named."""
     here("chat", "with", "agent_helper", "--name", "two", "-m", "go to Rome")
@@ -156,6 +203,7 @@ def test_two_conversations_side_by_side(chatted: Project, here: Run) -> None:
     assert document["metrics"] == [
         {
             "evaluator": "contains@1",
+            "terms": None,
             "metric": "score",
             "a": {"n": 1, "mean": 1.0},
             "b": {"n": 1, "mean": 0.0},
@@ -275,6 +323,23 @@ def test_a_project_file_with_an_old_import_is_named(chatted: Project, here: Run)
     ran = here("chat", "resume", "one", "-m", "hello")
     assert "write: from p2engine import evaluator, LLMEvaluator" in ran.err
     assert "short" in {row["id"] for row in here("eval", "list", "--json").document}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("list",), ("run", "short", "one"), ("run", "nobody", "one"), ("calibrate", "short", "labels.csv")],
+)
+def test_what_could_not_be_loaded_is_said(command: tuple[str, ...], chatted: Project, here: Run) -> None:
+    """A file that does not load, and one version that two files define, are named on standard error."""
+    chatted.write("labels.csv", "conversation,score\none,1\n")
+    chatted.write("evals/bad.py", "import nothing_of_that_name\n")
+    chatted.write("evals/twice.py", EVALS)
+
+    ran = here("eval", *command, "--json")
+
+    assert "evals/bad.py:1: " in ran.err
+    assert "version '1.0' is there twice" in ran.err
+    assert "there twice" not in ran.out
 
 
 def test_config_check_looks_at_evaluators(chatted: Project, here: Run) -> None:

@@ -15,7 +15,7 @@ import pytest
 from p2engine.cli.ledger_audit import _word
 from p2engine.domain.money import Proof
 from p2engine.ledgers.auditing import check_proof
-from p2engine.testing.server import OpenAIServer, echo
+from p2engine.testing.server import OpenAIServer, Reply, echo
 from tests.cli.project import Project, Run
 
 
@@ -52,7 +52,7 @@ def test_a_payment_is_made_and_told(paying: Project, here: Run) -> None:
         "instrument": "CREDIT",
     }
     (line,) = json.loads(here("ledger", "history", "beta", "--limit", "1", "--json").out)
-    assert set(line) == {"id", "book", "at", "type", "payer", "payee", "amount", "reason", "status", "cause"}
+    assert set(line) == {"id", "book", "at", "type", "payer", "payee", "amount", "reason", "why", "status", "cause"}
     assert (line["id"], line["payer"], line["reason"], line["cause"]) == (receipt["id"], "alpha", "work", "operator")
     assert [row["type"] for row in json.loads(here("ledger", "audit", "--type", "transfer", "--json").out)] == [
         "transfer"
@@ -220,6 +220,77 @@ def test_a_proof_is_checked_by_the_public_key_alone(paying: Project, here: Run, 
     assert elsewhere.run("ledger", "verify", "--proof", "proof.json", "--key", "0" * 64).status == 1
 
 
+def test_a_proof_does_not_show_what_the_payer_has(paying: Project, here: Run) -> None:
+    """Neither in the file nor where it is checked; its help says what it shows."""
+    order = here("ledger", "transfer", "alpha", "beta", "1", "--reason", "work", "--json").document["id"]
+    proof = here("ledger", "proof", order).out
+    shown = bytes.fromhex(json.loads(proof)["body"]).decode()
+    assert '"reason":"work"' in shown
+    assert "left" not in shown
+    assert "990000000000" not in shown
+    paying.write("proof.json", proof)
+    record = here("ledger", "verify", "--proof", "proof.json", "--json").document["record"]
+    assert (record["payer"], record["reason"], record["left"], record["cause"]) == ("alpha", "work", None, "")
+    assert "not what the payer has left" in " ".join(here("ledger", "proof", "--help").out.split())
+
+
+def test_a_refusal_is_listed_with_its_reason_and_why(here: Run, paying: Project) -> None:
+    """Programs get both: what it was for, and why it was not paid; people see why."""
+    here("ledger", "transfer", "alpha", "beta", "500", "--reason", "work")
+    for words in (("history", "alpha", "--limit", "1"), ("audit", "--type", "refusal")):
+        (row,) = here("ledger", *words, "--json").document
+        assert (row["reason"], row["why"]) == ("work", "alpha has 100.0 CREDIT, not 500.0 CREDIT")
+        assert "alpha has 100.0 CREDIT" in here("ledger", *words).out
+
+
+@pytest.mark.parametrize("payer", ["provider:openai", "spend:alpha", "treasury:USD"])
+def test_money_comes_out_of_the_treasury_only(here: Run, paying: Project, payer: str) -> None:
+    """What counts real spending, and the treasury of another instrument, pay no agent."""
+    ran = here("ledger", "transfer", payer, "alpha", "5", "--json")
+    assert (ran.status, ran.document["status"]) == (1, "refused")
+    assert here("ledger", "balance", "alpha", "--json").document["balance"] == "100.0"
+
+
+def test_a_ledger_without_its_key_is_looked_at(here: Run, paying: Project) -> None:
+    """What it holds is told, with a word that nobody can pay; whoever would pay or sign is refused."""
+    here("ledger", "transfer", "alpha", "beta", "1", "--reason", "work")
+    (paying.folder / ".p2engine/keys/ledger.key").unlink()
+    for words in (
+        ("overview",),
+        ("balance", "alpha"),
+        ("history", "alpha"),
+        ("audit",),
+        ("metrics",),
+        ("export", "out.jsonl"),
+    ):
+        ran = here("ledger", *words)
+        assert ran.status == 0, ran.err
+        assert "nobody can pay, only look: the key of the ledger" in ran.err
+    assert here("ledger", "balance", "beta", "--json").document["balance"] == "101.0"
+    assert len((paying.folder / "out.jsonl").read_text().splitlines()) == 4
+    for writes in ("transfer alpha beta 1", "init", "checkpoint"):
+        ran = here("ledger", *writes.split())
+        assert (ran.status, "restore it; without it nobody can pay" in ran.err) == (1, True), ran.err
+    assert here("ledger", "verify").out.endswith("the key is not here: seals and head were not checked\n")
+    assert not (paying.folder / ".p2engine/keys/ledger.key").exists()
+
+
+def test_verify_goes_on_without_a_head_that_can_be_read(here: Run, paying: Project) -> None:
+    """A damaged one is a finding that says what to do; with none it says what could not be told."""
+    here("ledger", "init")
+    head = paying.folder / ".p2engine/keys/ledger.head"
+    head.write_bytes(b"")
+    ran = here("ledger", "verify", "--json")
+    assert (ran.status, ran.document["records"], len(ran.document["findings"])) == (1, 3, 1)
+    refused = here("ledger", "overview")
+    assert f"where it finds nothing else, take {head} away" in " ".join(refused.err.split())
+    head.unlink()
+    ran = here("ledger", "verify")
+    assert (ran.status, ran.out.splitlines()[0]) == (0, "sound: 3 records, 4 accounts")
+    assert "an older copy, could not be told" in ran.out
+    assert here("ledger", "verify", "--json").document["noted"] is False
+
+
 def test_a_proved_refusal_does_not_read_as_a_payment(paying: Project, here: Run) -> None:
     """It says that it was refused and why; programs get its type and the reason."""
     order = here("ledger", "transfer", "alpha", "beta", "500", "--json").document["id"]
@@ -304,6 +375,25 @@ def test_real_spend_is_in_the_metrics(paying: Project, here: Run, monkeypatch: p
     order = here("ledger", "audit", "--type", "transfer", "--json").document[0]["id"]
     assert here("artifact", "why", order, "--json").document[0]["kind"] == "model.reply"
     assert "models cost: " in here("ledger", "metrics").out
+
+
+def test_what_a_judge_cost_is_in_the_metrics(paying: Project, here: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside what agents cost, by the evaluator's name, once; and the payment leads back to the verdict."""
+    here("chat", "with", "alpha", "--name", "one", "-m", "hello")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-key")
+    with OpenAIServer([Reply(text='{"score": 0.5, "comment": "so"}', tokens_in=500, tokens_out=20)]) as server:
+        paying.configure(llm={"api_base": server.base_url, "models": {"default_model": "openai/gpt-4o"}})
+        for _ in range(2):
+            here("eval", "run", "gpt4_judge", "one", "--rubric", "joke_quality")
+    spend = here("ledger", "metrics", "--json").document["spend"]
+    assert Decimal(spend["total"]) > 0
+    assert spend["agents"] == [{"agent": "judge/gpt4_judge", "amount": spend["total"], "calls": 1}]
+    assert spend["providers"] == [{"provider": "openai", "amount": spend["total"], "calls": 1}]
+    order = here("ledger", "audit", "--type", "transfer", "--json").document[0]["id"]
+    steps = here("artifact", "why", order, "--json").document
+    assert [step["kind"] for step in steps][:2] == ["eval.verdict", "state.assistant_message"]
+    assert here("artifact", "why", "spend:nothing").status == 2
+    assert "by judge/gpt4_judge: " in here("ledger", "metrics").out
 
 
 def test_the_ledger_is_exported_whole(paying: Project, here: Run) -> None:

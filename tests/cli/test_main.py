@@ -17,7 +17,18 @@ from p2engine.cli import main
 from p2engine.cli.options import LATER, Group, walk
 from tests.cli.project import PROGRAM, TIMEOUT_S, Project, Run
 
-HEAVY = ("aiohttp", "litellm", "prompt_toolkit", "pydantic", "jinja2", "rich", "genai_prices", "ruamel", "asyncio")
+HEAVY = (
+    "aiohttp",
+    "litellm",
+    "prompt_toolkit",
+    "pydantic",
+    "jinja2",
+    "rich",
+    "genai_prices",
+    "ruamel",
+    "asyncio",
+    "plotext",
+)
 GLOBAL = ("--project", "--home", "--config", "--json", "--no-color", "--quiet", "--debug", "--no-project-code")
 COMMANDS = [path for path, _ in walk(main.command())]
 

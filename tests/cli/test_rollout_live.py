@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import heapq
 import io
 import math
+import random
+from collections.abc import Iterator
+from itertools import pairwise
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from p2engine.cli.options import Options
 from p2engine.cli.output import Output
-from p2engine.cli.rollout_live import Board, Running, shown, table
+from p2engine.cli.rollout_live import OVERDUE, Board, shown, table
+from p2engine.cli.rollout_pace import Pace
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId
 from p2engine.domain.setup import Spent
+from p2engine.rollouts import findings
+from p2engine.rollouts.arm_report import arm_report
+from p2engine.rollouts.columns import Columns
+from p2engine.rollouts.figures import Chance
 from p2engine.rollouts.plan import plan
 from p2engine.rollouts.results import TrialResult, TrialStatus
-from p2engine.rollouts.spec import Spec, Team, Variant
+from p2engine.rollouts.spec import Spec, Task, Team, Variant
 from p2engine.rollouts.stats import mean_interval
 
 
@@ -26,10 +37,10 @@ def spec(variants: int = 2, repeats: int = 2) -> Spec:
     return Spec(name="s", teams=(Team(id="t", variants=arms, repeats=repeats, evaluations=checks),))
 
 
-def board(of: Spec, *known: TrialResult, offline: bool = False, now: float = 0.0) -> tuple[Board, list[float]]:
+def board(of: Spec, *known: TrialResult, offline: bool = False, at_once: int = 1) -> tuple[Board, list[float]]:
     """A board, and the time that it reads."""
-    clock = [now]
-    return Board(of, plan(of), known, now=lambda: clock[0], offline=offline), clock
+    clock = [0.0]
+    return Board(of, plan(of), known, now=lambda: clock[0], offline=offline, at_once=at_once), clock
 
 
 def result(
@@ -55,32 +66,38 @@ def drawn(of: Board, height: int = 24, width: int = 100) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
 
 
-def test_a_running_mean_is_the_mean_and_its_interval_is_students() -> None:
-    """One value at a time gives what all at once give."""
-    values = [0.1, 0.5, 0.35, 0.9, 0.2]
-    running = Running()
-    for value in values:
-        running.take(value)
-    interval = mean_interval(values)
-    assert interval is not None
-    assert running.mean == pytest.approx(interval.estimate)
-    assert running.half() == pytest.approx(interval.high - interval.estimate)
-
-
-def test_one_value_has_no_interval() -> None:
-    """Nothing is known of the spread."""
-    running = Running()
-    running.take(0.5)
-    assert running.half() is None
+def test_the_interval_is_the_one_of_the_report() -> None:
+    """Where tasks are tried several times, tasks are what is independent: so while it runs, and so at the end."""
+    of = spec(variants=1, repeats=4)
+    tasks = tuple(Task(id=name) for name in ("a", "b", "c"))
+    of = msgspec.structs.replace(of, teams=(msgspec.structs.replace(of.teams[0], tasks=tasks),))
+    live, _ = board(of)
+    rows = [
+        msgspec.structs.replace(result("v1", trial.number, score=score), task=trial.task.id)
+        for trial, score in zip(plan(of), (0.1, 0.9, 0.4, 0.2, 1.0, 0.5, 0.0, 0.8, 0.6, 0.1, 0.9, 0.3), strict=True)
+        if trial.task
+    ]
+    for row in reversed(rows):
+        live.take(row)
+    columns = Columns(rows)
+    arm = arm_report("t", "v1", columns, ("score",), Chance(0))
+    expected = arm.metrics["score"]
+    assert expected is not None
+    assert expected.units == 3
+    ((_, tally),) = live.arms.items()
+    assert (
+        tally.score(Chance(0)) == f"score {findings.number(expected.mean)}{findings.span(expected.low, expected.high)}"
+    )
 
 
 def test_a_row_has_progress_score_errors_cost_and_time() -> None:
     """Each arm: how far, its mean with interval, what failed, what it cost and will cost, seconds a trial."""
     of, clock = board(spec(repeats=4))
     for number, score in enumerate((0.25, 0.75), 1):
+        clock[0] += 10.0
         of.take(result("v1", number, usd=0.5, score=score))
+    clock[0] += 10.0
     of.take(result("v2", 1, status="timeout"))
-    clock[0] = 30.0
     head, _, one, other, *_ = [line.split() for line in drawn(of) if line.strip()]
     assert head == ["variant", "trials", "so", "far", "errors", "cost", "seconds"]
     assert one == ["v1", "██████░░░░░░", "2/4", "score", "0.5", "[0,", "1]", "–", "$1.00", "→", "$2.00", "2.0"]
@@ -99,8 +116,8 @@ def test_an_interval_is_students_within_the_scale_of_a_score() -> None:
         of.take(result("v1", number, score=value))
         of.take(result("v2", number, words=value))
     one, other = of.arms.values()
-    assert one.score(compared=True) == "score 0.867 [0.723, 1]"
-    assert other.score(compared=True) == "words 0.867 [0.723, 1.01]"
+    assert one.score(Chance(0)) == "score 0.867 [0.723, 1]"
+    assert other.score(Chance(0)) == "words 0.867 [0.723, 1.01]"
 
 
 @pytest.mark.parametrize(
@@ -165,6 +182,89 @@ def test_what_was_told_before_counts_once() -> None:
     clock[0] = 10.0
     assert of.take(result("v1", 2, score=1.0))
     assert of.words() == "2 of 4 trials, $0.00 so far, about $0.00 in all, 10 s, about 20 s left"
+
+
+def left(of: Board) -> str:
+    """What is said of the time that is left."""
+    return of.words().rpartition(", ")[2]
+
+
+def test_the_time_left_counts_what_runs_and_what_waits() -> None:
+    """Eight trials of 10 s, four at once: a dash until one has ended; the other half takes as long, and counts down."""
+    of, clock = board(spec(repeats=4), at_once=4)
+    assert left(of) == "– left"
+    clock[0] = 9.0
+    assert left(of) == "– left"
+    clock[0] = 10.0
+    of.take(result("v1", 1))
+    assert left(of) == "about 10 s left"  # three more are due now
+    for variant, number in (("v2", 1), ("v1", 2), ("v2", 2)):
+        of.take(result(variant, number))
+    said = []
+    for now in (10.0, 14.0, 19.5, 20.0, 300.0):
+        clock[0] = now
+        said.append(left(of))
+    assert said == ["about 10 s left", "about 6 s left", "about 1 s left", OVERDUE, OVERDUE]
+
+
+def test_one_that_takes_longer_than_all_others_is_the_one_that_is_left() -> None:
+    """Which trial ended is known by how long it went on: the first one still runs, and is overdue."""
+    of, clock = board(spec(1, 4), at_once=2)
+    for number in (2, 3, 4):
+        clock[0] += 10.0
+        of.take(replace(result("v1", number), duration_s=10.0))
+    assert left(of) == OVERDUE
+
+
+def test_the_time_left_is_known_at_once_where_trials_ran_before() -> None:
+    """Who goes on knows how long one takes."""
+    of, clock = board(spec(repeats=4), result("v1", 1), result("v2", 1), at_once=3)
+    assert left(of) == "about 4 s left"
+    clock[0] = 1.0
+    assert left(of) == "about 3 s left"
+
+
+def test_the_time_left_is_in_minutes_and_hours_where_it_is_long() -> None:
+    """About 3 min, not 187 seconds."""
+    for seconds, said in ((25.0, "about 25 s left"), (60.0, "about 60 s left"), (187.0, "about 3 min left")):
+        of, clock = board(spec(1, 2))
+        clock[0] = seconds
+        of.take(result("v1", 1))
+        assert left(of) == said
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("at_once", "count"), [(1, 10), (4, 40), (32, 200)])
+def test_the_time_left_neither_jumps_nor_falls_below_zero(at_once: int, count: int, seed: int) -> None:
+    """Trials of 5 to 15 s on virtual time, looked at every second: beside the second that went by, it moves by less
+    than three trials take, and two thirds of the time it is within a third of the truth.
+    """
+    said = list(guesses(at_once, count, seed))
+    moves = [abs(after - before + 1) for (before, _), (after, _) in pairwise(said)]
+    close = [abs(guess - truth) <= max(10.0, truth / 3) for guess, truth in said]
+    assert min(guess for guess, _ in said) >= 0
+    assert max(moves) < 30
+    assert sum(close) / len(close) > 2 / 3
+
+
+def guesses(at_once: int, count: int, seed: int) -> Iterator[tuple[float, float]]:
+    """What is said to be left, every second from the first result on, and what is."""
+    lots = random.Random(seed)
+    places = [0.0] * at_once
+    ends = []
+    for _ in range(count):
+        took = lots.uniform(5, 15)
+        heapq.heapify(places)
+        ends.append((places[0] + took, took))
+        places[0] += took
+    ends.sort()
+    pace, now, last = Pace(at_once, count, 0.0), 0.0, ends[-1][0]
+    for number, (end, took) in enumerate(ends):
+        while now < end:
+            if (guess := pace.remaining(count - number, now)) is not None:
+                yield guess, last - now
+            now += 1.0
+        pace.take(took, count - number - 1, end)
 
 
 def test_a_variant_that_was_added_meanwhile_has_a_row() -> None:

@@ -280,3 +280,7 @@ def test_cancel_ends_what_nobody_runs_any_more(rolling: Project, here: Run, stil
         assert statuses == ["cancelled", "finished", "finished"]
         unasked = here("rollout", "resume", row["id"])
         assert (unasked.status, "--yes" in unasked.err) == (2, True)
+        stile.opened.set()
+        done = here("rollout", "resume", row["id"], "--yes", "--json").document
+    assert [each["status"] for each in done["trials"]] == ["done"] * 4
+    assert [each["conversation"][-2:] for each in done["trials"] if "~" in each["conversation"]] == ["~2"]

@@ -118,6 +118,7 @@ def test_a_trial_is_its_transcript_and_its_verdicts(here: Run, weather: str) -> 
     assert "What's the weather in Tokyo?" in shown.out
     assert 'get_weather(location="Tokyo"' in shown.out
     assert "gpt4_judge@" in shown.out
+    assert "  on terms: 'Good?', openai/gpt-4o, temperature 0, #" in shown.out
     assert [each["evaluator"] for each in document["judgements"]] == ["gpt4_judge", "contains", "no_error"]
     assert [each["score"] for each in document["judgements"]] == [None, 1.0, 1.0]
     assert document["judgements"][0]["comment"] is not None
@@ -149,18 +150,30 @@ def test_what_is_not_there_is_refused(
     assert message.format(id=weather) in done.err
 
 
+def test_scores_by_other_rubrics_are_told_apart_in_a_ranking(here: Run, project: Project) -> None:
+    """Two teams whose scores are no one measurement: `eval top` says by what each was judged."""
+    second = FILE.replace("teams:\n  weather:", "  other:").replace("Good?", "Short?")
+    project.write("config/two.yml", FILE + second)
+    assert here("rollout", "start", "config/two.yml").status == 0
+
+    ranked = here("eval", "top", "two-", "--metric", "score")
+
+    assert "score is not the same measurement in all teams: weather: 'Good?', openai/gpt-4o, " in ranked.err
+    assert "; other: 'Short?', openai/gpt-4o, " in ranked.err
+    assert "not the same" not in here("eval", "top", "two-", "--metric", "no_error").err
+
+
 # With scores
 
 
 def test_what_may_be_concluded_is_said(here: Run, project: Project) -> None:
-    """Intervals, the difference with its corrected p, a plot, and no advice where all is decided."""
+    """Intervals, the difference with its corrected p, and no advice where all is decided."""
     id_ = keep(project, trials({"base": 0.4, "other": 0.8}, seed=1, repeats=8), repeats=8)
 
     shown = here("rollout", "show", id_[:9])
 
     assert OFFLINE not in shown.out
     assert "is better than base." in shown.out
-    assert sum("├" in line and "●" in line and "┤" in line for line in shown.out.splitlines()) == 2
     assert "repeats" not in shown.out
     assert shown.out.splitlines()[-1] == f"p2engine eval top {id_} --metric score"
 
@@ -198,6 +211,23 @@ def test_what_was_cut_off_is_gone_on_with() -> None:
     assert spent[-1] == "p2engine rollout resume jokes-1a2b3c --budget USD"
     assert late[-1] == "p2engine rollout resume jokes-1a2b3c"
     assert not any("--repeats" in line for line in (*cut, *spent, *late))
+
+
+def test_bounds_that_differ_are_shown_in_words() -> None:
+    """What differs says a mapping as it is written, not as a program has it."""
+    lines = told("finished", changes={"base": {"budget": {"steps": 2}}, "other": {"budget": {"steps": 9, "usd": 0.5}}})
+
+    (line,) = [line for line in lines if line.startswith("budget ")]
+    assert line.split("  ") == ["budget", "steps 2", "steps 9, usd 0.5"]
+
+
+def test_the_command_that_would_decide_is_allowed_what_it_costs() -> None:
+    """It raises the budget where what was allowed is less, with some room; else it leaves it alone."""
+    bound, free, rich = told("finished", usd=0.01), told("finished"), told("finished", usd=5.0)
+
+    assert bound[-2].startswith("to decide (about $0.072, ")
+    assert bound[-1] == "p2engine rollout start config/jokes.yml --repeats 24 --budget 0.09"
+    assert free[-1] == rich[-1] == "p2engine rollout start config/jokes.yml --repeats 24"
 
 
 @pytest.mark.parametrize("status", ["finished", "interrupted", "stopped"])

@@ -13,7 +13,7 @@ from p2engine.domain.ids import BlobRef
 from p2engine.domain.messages import ToolSpec
 from p2engine.ports import AgentView
 from p2engine.stores.blobs import FileBlobs
-from p2engine.tools.registry import MOVES, WITHHELD
+from p2engine.tools.registry import MOVES, WITHHELD, Registry
 
 WEATHER = ToolSpec(name="get_weather", description="The weather {{ 7 * 7 }}", repeat="free", dedup_ttl_s=30)
 MAIL = ToolSpec(name="send_mail", description="Sends a mail", requires_approval=True)
@@ -74,11 +74,16 @@ class Project:
         *,
         defaults: Defaults = DEFAULTS,
         factories: Mapping[str, AgentFactory] | None = None,
+        registry: Registry | None = None,
     ) -> FileRoster:
+        """registry: of the tools, in place of `tools`."""
+        tools = Tools(self.tools.get, lambda: [*self.tools, *WITHHELD, *MOVES], WITHHELD.get)
+        if registry is not None:
+            tools = Tools(registry.specs().get, lambda: None, registry.withheld, registry.missing)
         return FileRoster(
             project=self.folder,
             defaults=defaults,
-            tools=Tools(self.tools.get, lambda: [*self.tools, *WITHHELD, *MOVES], WITHHELD.get),
+            tools=tools,
             factories={"llm": lambda _: self.model, **(factories or {})},
             blobs=self.blobs,
         )

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from p2engine.agents.roster import Defaults, FileRoster
 from p2engine.agents.rules import RuleAgent
 from p2engine.domain.ids import AgentId, BlobRef, blob_ref
 from p2engine.domain.messages import ToolSpec
 from p2engine.domain.setup import Budget, RenderPolicy, Setup, ToolGrant
-from p2engine.errors import ConfigError, CorruptEntry, NotAvailable, StoreError, UsageError
+from p2engine.errors import ConfigError, CorruptEntry, NotAvailable, NotLoaded, StoreError, UsageError
 from p2engine.ports import Roster
+from p2engine.tools.artifacts import artifact_tools
+from p2engine.tools.registry import Registry
 from tests.config.roster_parts import MAIL, WEATHER, ModelDouble, Project
 
 ALPHA, HELPER = AgentId("alpha"), AgentId("helper")
@@ -326,13 +329,17 @@ async def test_wrong_overrides_are_refused(changes: dict[str, Any], says: str, p
 
 
 async def test_nothing_is_resolved_or_stored_twice(project: Project) -> None:
-    """The same agent under the same changes costs no blob write; bodies are read from disk once a process."""
+    """The same agent under the same changes costs no blob write, nor does one with the same bodies; bodies are read
+    from disk once a process.
+    """
     project.agents(TWO)
     roster = project.roster()
     first = await roster.setup(ALPHA, {"temperature": 0.3, "top_p": 0.5})
     writes = project.blobs.writes
     assert await roster.setup(ALPHA, {"top_p": 0.5, "temperature": 0.3}) is first
     await roster.bodies(first)
+    seeded = await roster.setup(ALPHA, {"top_p": 0.5, "temperature": 0.3, "seed": 7})
+    assert seeded == replace(first, seed=7)
     assert (project.blobs.writes, project.blobs.reads) == (writes, 0)
     another = project.roster()
     for _ in range(3):
@@ -350,6 +357,30 @@ async def test_a_tool_that_changed_changes_the_setup(project: Project) -> None:
     assert before.specs != after.specs
     assert (await roster.bodies(after))[1][0].description == "better"
     assert (await roster.bodies(before))[1][0] == WEATHER
+
+
+async def test_a_tool_that_another_process_may_have_is_a_warning_and_no_setup(project: Project) -> None:
+    """Named once with its first place; whoever knows what a model is told of it sets up the agents that have it."""
+    project.agents(
+        """
+agents:
+  - id: alpha
+    tools: [render, list_artifacts, check_balance]
+  - id: helper
+    tools: [render]
+  - id: plain
+    tools: [list_artifacts]
+"""
+    )
+    roster = project.roster(registry=Registry(artifact_tools(), partial="not asked for", elsewhere=True))
+
+    (note,) = roster.notes
+    assert note.startswith("config/agents.yml:3: alpha may use the tool render, which is not loaded here")
+    assert roster.describe(ALPHA).tools == ("list_artifacts",)
+    assert roster.describe(ALPHA).withheld["render"] == "tool 'render' is not loaded here"
+    with pytest.raises(NotLoaded, match="tool 'render' is not loaded here"):
+        await roster.setup(HELPER, {})
+    assert (await roster.setup(AgentId("plain"), {})).grant("list_artifacts")
 
 
 async def test_lost_or_spoilt_bodies_are_named(project: Project) -> None:

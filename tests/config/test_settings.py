@@ -250,6 +250,11 @@ def test_every_setting_says_where_it_came_from(project: Path) -> None:
         ({"stor": "sqlite"}, "unknown key 'stor' (did you mean store?)"),
         ({"llm": {"offline": "x"}}, "llm.offline: expected auto, always or never, not 'x'"),
         ({"blobs": "s3"}, "not available in this version: blobs: s3"),
+        (
+            {"ledger": {"caps": {"per_turn": "1e3"}}},
+            "ledger.caps.per_turn: expected an amount such as 12.5, not '1e3'",
+        ),
+        ({"ledger": {"initial_balance": "NaN"}}, "ledger.initial_balance: expected an amount such as 12.5, not 'NaN'"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any], says: str, project: Path) -> None:

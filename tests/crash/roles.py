@@ -234,10 +234,12 @@ async def _speak(orders: Orders, teller: Teller) -> None:
 def dress(engine: Engine, orders: Orders, reach: Callable[[str], None]) -> None:
     """Put the cast into an engine that nothing was asked of yet, and watch what it does."""
     home, world = Path(orders.home), engine.world
-    for tool in tools_of(home, reach, orders.slow_s):
+    tools = tools_of(home, reach, orders.slow_s)
+    for tool in tools:
         engine.registry.add(tool)
     agents = {**agents_of(home, reach), "simple": simple(reach), "payer": payer()}
-    world.roster = FixedRoster({**agents, **players(orders.seed)}, REPEATS)
+    takes = {tool.spec.name: tool.spec.parameters for tool in tools}
+    world.roster = FixedRoster({**agents, **players(orders.seed)}, REPEATS, takes=takes)
     if orders.seed:
         world.ids = CountingIds()
     world.store = _Watched(world.store, reach)

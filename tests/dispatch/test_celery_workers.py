@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -13,7 +14,7 @@ import pytest
 
 from p2engine.runtime.conversation import Reply
 from p2engine.wiring import Engine
-from tests.dispatch.workplace import INT, KILL, READY, TERM, Workplace
+from tests.dispatch.workplace import INT, KILL, READY, TERM, TOOLS, Workplace, get
 from tests.servers import ValkeyServer, free_port
 
 PATIENCE_S = 40.0
@@ -25,15 +26,6 @@ async def say(engine: Engine, text: str, name: str = "demo") -> Reply:
     chat = await engine.conversation(name, agent="agent_alpha")
     async with asyncio.timeout(PATIENCE_S):
         return await chat.say(text)
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    """A probe's status and text."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE_S) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 def test_a_conversation_on_one_worker(place: Workplace) -> None:
@@ -152,7 +144,52 @@ async def test_a_call_waits_for_a_worker_that_has_its_tool(place: Workplace) -> 
         await asyncio.to_thread(bare.until, "waits for a process that has tool 'whoami'")
         full = await asyncio.to_thread(place.worker)
         assert (await turn).text == f"I was told: {full.pid}"
-    assert sum("whoami" in line for line in bare.said) == 1
+    assert sum("waits for a process that has tool 'whoami'" in line for line in bare.said) == 1
+
+
+LACKS = "agent_alpha may use the tool whoami, which is not loaded here"
+
+
+@pytest.mark.parametrize(
+    ("ours", "told"),
+    [
+        ("", [LACKS, "has tool 'whoami'"]),
+        (
+            "import torch_of_another_host\n" + TOOLS,
+            ["tools/ours.py:1: ModuleNotFoundError", LACKS, "has tool 'whoami'"],
+        ),
+        (TOOLS.replace("whoami()", "whoami(extra: str)"), ["tool 'whoami' with other arguments than here"]),
+    ],
+    ids=["no file", "a broken import", "another version"],
+)
+async def test_a_worker_whose_folder_differs_leaves_calls_to_others(
+    place: Workplace, tmp_path: Path, ours: str, told: list[str]
+) -> None:
+    """It starts, says by name and once what it lacks and why, and gives the call to one that has the tool."""
+    folder = tmp_path / "another host"
+    shutil.copytree(place.folder / "config", folder / "config")
+    if ours:
+        (folder / "tools").mkdir()
+        (folder / "tools/ours.py").write_text(ours)
+    home = {"P2ENGINE_PROJECT": str(folder), "P2ENGINE_HOME": str(place.folder / ".p2engine")}
+    other = place.start("worker", env=home).until(READY)
+    async with place.client() as engine:
+        turn = asyncio.create_task(say(engine, "call whoami"))
+        await asyncio.to_thread(other.until, told[-1])
+        full = await asyncio.to_thread(place.worker)
+        assert (await turn).text == f"I was told: {full.pid}"
+    for words in told:
+        assert sum(words in line for line in other.said) == 1, other.said
+
+
+@pytest.mark.parametrize("command", ["sweeper", "chat with agent_alpha -m hello"])
+def test_who_is_no_worker_still_refuses_a_tool_that_it_lacks(place: Workplace, command: str) -> None:
+    """In one line, with its place."""
+    (place.folder / "tools/ours.py").unlink()
+    process = place.start(*command.split())
+    assert process.wait() == 2
+    assert "agents.yml" in "".join(process.said)
+    assert "no tool 'hold'" in "".join(process.said)
 
 
 async def test_without_a_key_a_worker_says_why(place: Workplace, server: ValkeyServer) -> None:
@@ -242,10 +279,12 @@ def test_celery_itself_is_refused_what_cannot_be(place: Workplace, tmp_path: Pat
     (nowhere / "config").mkdir(parents=True)
     (nowhere / "config/config.json").write_text("{}")
     embedded = place.start_celery("worker", folder=nowhere)
-    forked = place.start_celery("worker", "-P", "solo")
-    assert (embedded.wait(), forked.wait()) == (2, 2)
+    others = [place.start_celery("worker", "-P", pool) for pool in ("solo", "prefork")]
+    assert embedded.wait() == 2
     assert any("dispatch is inline" in line for line in embedded.said)
-    assert any("leave -P away" in line for line in forked.said)
+    for other in others:
+        assert other.wait() == 2
+        assert any("leave -P away" in line for line in other.said)
 
 
 @pytest.mark.parametrize(

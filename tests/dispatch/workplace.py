@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -76,6 +78,15 @@ def obedient(body: dict[str, Any]) -> Answer:
     if asked is None:
         return showcase(body)
     return Reply(calls=(ToolUse(f"call_{len(body['messages'])}", asked[1], {}),))
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """A probe's status and text."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE_S) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
 
 
 class Process:

@@ -1,11 +1,16 @@
 """The stack as a fold: what it derives, what versions of it share, and what costs nothing with a longer history."""
 
+import gc
+import sys
+from typing import Any
+
+import msgspec
 import pytest
 
 from p2engine.domain.decisions import Delegate, Say, ToolOutcome, UseTool
 from p2engine.domain.ids import AgentId, StackRef, child_ref
 from p2engine.domain.machine import hear
-from p2engine.domain.messages import Message, fragment
+from p2engine.domain.messages import Message, ToolUse, fragment
 from p2engine.domain.records import Commit, Placed
 from p2engine.domain.stack import Stack, call_digest
 from p2engine.domain.states import AssistantMessage, Finished, Override, UserMessage
@@ -65,6 +70,75 @@ def test_the_prompts_digest_is_a_chain_over_all_messages() -> None:
         before = one.digest
     swapped = fragment(fragments[0].message, fragment(fragments[1].message).digest)
     assert swapped.digest != fragments[1].digest
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message(role="system", text="be brief"),
+        Message(role="user", text='"quoted" \n € 🌍'),
+        Message(role="assistant", text=""),
+        Message(
+            role="assistant", text="I look", calls=(ToolUse("c1", "look", {"b": [1, 2.5, None], "a": {"é": True}}),)
+        ),
+        Message(role="assistant", calls=(ToolUse("c1", "look"), ToolUse("c2", "weather", {"city": "Paris"}))),
+        Message(role="tool", text="{}", call_id="c1"),
+    ],
+)
+def test_a_message_is_read_back_from_the_bytes_that_are_sent(message: Message) -> None:
+    """Of a message only its bytes are kept, and they say all of it."""
+    kept = fragment(message)
+    assert kept.message == message
+    assert kept.role == message.role
+
+
+def test_what_is_kept_by_the_thousand_is_no_business_of_the_collector() -> None:
+    """Messages and states refer to values alone, so they are in no cycle, and Python need not look for one in them."""
+    stack = spoken(1).stacks[ROOT]
+    kept = [*stack.messages, *(one.message for one in stack.messages), stack.ground, stack.setup, stack.spent]
+    assert not [one for one in kept if gc.is_tracked(one)]
+
+
+@pytest.mark.parametrize("text", ["hi", "a long answer " * 100, "ein längerer Satz über Grüße " * 20], ids=len)
+@pytest.mark.parametrize("calls", [False, True])
+def test_the_size_of_a_stack_is_about_what_it_takes_in_memory(text: str, calls: bool) -> None:
+    """Whoever bounds memory by it is not wrong by more than a third, whatever the messages are like."""
+    walk, sizes = Walk(setup_of("boss")), []
+    for number in range(60):
+        walk.say(f"{text} {number}")
+        if calls:
+            walk.decide(UseTool("look", {"at": number}))
+            walk.settle(walk.due()[0], ToolOutcome(content=f"{text} {number}"))
+        walk.decide(Say(f"{text} {number}"))
+        if number in (19, 59):
+            sizes.append((taken(walk.stacks[ROOT], set()), walk.stacks[ROOT].bytes_n))
+    really, counted = (after - before for before, after in zip(*sizes, strict=True))
+    assert 0.67 * really < counted < 1.5 * really
+
+
+def test_messages_that_a_fork_shares_are_counted_once() -> None:
+    """A hundred forks of a long stack take little, and are counted so; what one adds is its own."""
+    stack = spoken(50).stacks[ROOT]
+    fork = stack.fork(StackRef("one")).fork(StackRef("two"))
+    assert stack.bytes_n > 10_000
+    assert fork.bytes_n == 0
+    grown = hear(fork, [UserMessage(text="more")], NOON).stack
+    assert grown.bytes_n == len(grown.messages[-1].wire) + 200
+
+
+def taken(value: Any, seen: set[int]) -> int:
+    """Bytes of a value and of all that it refers to, each counted once."""
+    if id(value) in seen or value is None or isinstance(value, type):
+        return 0
+    seen.add(id(value))
+    parts: list[Any] = []
+    if isinstance(value, msgspec.Struct):
+        parts = [getattr(value, name) for name in value.__struct_fields__]
+    elif isinstance(value, dict):
+        parts = [*value, *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        parts = [*value]
+    return sys.getsizeof(value) + sum(taken(part, seen) for part in parts)
 
 
 def test_an_inherited_message_has_no_caller() -> None:

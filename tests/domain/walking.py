@@ -56,7 +56,9 @@ def setup_of(agent: str, **changes: Any) -> Setup:
 
 def facts(stack: Stack) -> dict[str, Any]:
     """Everything a stack derives from its entries, as plain values that can be compared."""
-    found = {name: getattr(stack, name) for name in Stack.__struct_fields__ if name not in ("messages", "base")}
+    found = {
+        name: getattr(stack, name) for name in Stack.__struct_fields__ if name not in ("messages", "base", "shared_n")
+    }
     return found | {"messages": [(one.wire, one.digest) for one in stack.fragments]}
 
 

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from p2engine.testing.server import OpenAIServer
-from tests.dispatch.workplace import Workplace, obedient
+from tests.dispatch.workplace import Workplace, get, obedient
 from tests.e2e.deployment import PATIENCE_S
 from tests.servers import ValkeyServer, free_port
 
@@ -73,6 +73,13 @@ def test_failure_27_a_server_that_is_wrong(
     assert client.get(f"{prefix}:meta") == b"mine"
 
     client.delete(f"{prefix}:meta")
+    client.hset(f"{prefix}:meta", "version", "3")
+    status, said = refused(place, *words)
+    assert (status, len(said)) == (1, 2), said
+    assert f"'{prefix}:meta' is not ours (a hash with other fields)" in said[0]
+    assert client.hgetall(f"{prefix}:meta") == {b"version": b"3"}
+
+    client.delete(f"{prefix}:meta")
     client.hset(f"{prefix}:meta", "schema", "999")
     status, said = refused(place, *words)
     assert (status, len(said)) == (1, 2), said
@@ -102,7 +109,8 @@ def test_failure_27_a_server_that_is_not_there(place: Workplace, variable: str, 
 async def test_failure_35_a_full_server(place: Workplace, valkey: ValkeyServer) -> None:
     """What a client says is refused whole, with the mend; an outcome of a worker waits until there is room."""
     client = Redis(port=valkey.port)
-    worker, sweeper = place.start("worker", "--no-sweeper"), place.start("sweeper")
+    health = free_port()
+    worker, sweeper = place.start("worker", "--no-sweeper", "--health", str(health)), place.start("sweeper")
     worker.until("ready")
     sweeper.until("ready")
     try:
@@ -113,6 +121,7 @@ async def test_failure_35_a_full_server(place: Workplace, valkey: ValkeyServer) 
             client.config_set("maxmemory", "1mb")
             await asyncio.to_thread(place.go, "on")
             await asyncio.to_thread(worker.until, "maxmemory")
+            ready, why = await asyncio.to_thread(get, health, "readyz")
             status, said = await asyncio.to_thread(refused, place, "chat", "with", "agent_alpha", "-m", "hello")
             client.config_set("maxmemory", "0")
             async with asyncio.timeout(PATIENCE_S):
@@ -121,6 +130,8 @@ async def test_failure_35_a_full_server(place: Workplace, valkey: ValkeyServer) 
         client.config_set("maxmemory", "0")
         client.close()
 
+    assert ready == 503
+    assert "is full: " in why
     assert status == 1
     assert "is full" in said[0] or "maxmemory" in "".join(said)
     assert reply.finished == "answered"

@@ -130,3 +130,25 @@ def test_failure_24_a_trial_has_wallets_of_its_own(
     assert sorted(row["metrics"]["balance"] for row in found.values()) == as_the_first
     assert {row["metrics"]["tool_called"] for row in found.values()} == {1.0}
     assert deployment.cli("ledger", "overview", "--json").document == before
+
+
+FLOW = """\
+teams:
+  payers:
+    variants:
+      - {id: direct, agent_id: treasurer, initial_message: Transfer 10 to agent_beta for the demo.}
+      - id: delegated
+        agent_id: agent_alpha
+        initial_message: "Delegate to treasurer: Transfer 10 to agent_beta for the demo."
+    checks:
+      - ledger_received: {agent: agent_beta, amount: 10}
+"""
+
+
+def test_what_delegates_pay_is_the_trials(deployment: Deployment, started: Any) -> None:
+    """What flows in a trial is counted by the wallets of all who took part, whoever was spoken to."""
+    found = trials(deployment, started(FLOW))
+    assert {key: (row["received"], row["sent"]) for key, row in found.items()} == {
+        "direct/1": ("0.0", "10.0"),
+        "delegated/1": ("0.0", "10.0"),
+    }

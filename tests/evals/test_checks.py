@@ -96,7 +96,8 @@ async def test_a_check_passes_or_fails_and_says_why(
     ("name", "params", "said"),
     [
         ("contains", {}, "contains: the value to compare with is missing"),
-        ("contains", {"value": ""}, "the value is a text"),
+        ("contains", {"value": ""}, "contains: the value is empty"),
+        ("contains", {"value": True}, "the value is a text, not True"),
         ("contains", {"value": []}, "an empty list"),
         ("contains", {"value": "x", "cse": True}, "takes no 'cse' (did you mean case?)"),
         ("contains", {"value": "x", "case": 1}, "case is true or false"),

@@ -57,7 +57,7 @@ async def test_a_verdict_comes_with_model_tokens_and_reason(court: Open) -> None
     async with court(Reply(text=GOOD, model="gpt-4o-2024-11-20", tokens_in=321, tokens_out=12)) as judge:
         verdict = await judge()
     assert (verdict.score, verdict.comment, verdict.status) == (0.8, "it is right", "scored")
-    assert verdict.model == "gpt-4o-2024-11-20"
+    assert (verdict.model, verdict.provider) == ("gpt-4o-2024-11-20", "openai")
     assert (verdict.spent.tokens_in, verdict.spent.tokens_out, verdict.spent.steps) == (321, 12, 1)
     (body,) = judge.heard
     assert (body["model"], body["temperature"]) == ("gpt-4o", 0.0)
@@ -197,7 +197,7 @@ async def test_failure_38_repeats_are_samples_of_their_own(court: Open) -> None:
     assert sorted(verdict.samples, key=str) == [0.4, 0.8, None]
     assert verdict.score == pytest.approx(0.6)
     assert sorted(body.get("seed", 0) for body in judge.heard) == [0, 1, 2]
-    assert verdict.spent.steps == 3
+    assert (verdict.spent.steps, verdict.provider) == (3, "openai")
 
 
 async def test_the_evaluation_says_who_judges_and_with_what_more(court: Open) -> None:

@@ -12,6 +12,7 @@ from typer.main import get_command
 from p2engine.cli.main import app
 from p2engine.configuration import PLACES, SECRETS, VARIABLES
 from p2engine.dispatch.celery import QUEUES
+from p2engine.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -68,6 +69,33 @@ def test_variables_of_the_services_are_settings() -> None:
     image = re.findall(r"(P2ENGINE_\w+|REDIS_\w+)=", (DEPLOY / "Dockerfile").read_text())
     assert {*said, *image} <= KNOWN
     assert {"P2ENGINE_STORE", "P2ENGINE_DISPATCH", "P2ENGINE_PROJECT"} <= set(image)
+
+
+def test_the_services_share_the_key_of_the_ledger() -> None:
+    """One volume with a name holds it, in a folder that is the image's user's: else each container makes its own."""
+    image = (DEPLOY / "Dockerfile").read_text()
+    (home,) = re.findall(r"P2ENGINE_HOME=(\S+)", image)
+    keys = str(Settings.load(project=ROOT, environ={"P2ENGINE_HOME": home}).layout.keys)
+    (made,) = [words.split() for words in re.findall(r"mkdir (?:-p )?(.+?) \\\n", image)]
+    assert keys in made
+    assert re.search(rf"chown -R p2engine: .*{home}\b", image)
+    sources = set()
+    for name, service in services().items():
+        mounts = dict(reversed(volume.split(":")) for volume in service.get("volumes", ()))
+        assert keys in mounts, name
+        sources.add(mounts[keys])
+    assert len(sources) == 1
+    assert sources <= set(compose()["volumes"])
+
+
+def test_units_share_a_state_folder_that_they_may_write() -> None:
+    """It is the same for all of them, and the text of each says what of it other hosts need."""
+    for unit in UNITS:
+        text = unit.read_text()
+        (folder,) = re.findall(r"^WorkingDirectory=(.*)$", text, re.MULTILINE)
+        home = Settings.load(project=ROOT).home.relative_to(ROOT)
+        assert f"ReadWritePaths={folder}\n" in text
+        assert f"{folder}/{home}/keys/ledger.key" in text
 
 
 def test_the_image_copies_what_is_there() -> None:

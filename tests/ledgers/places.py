@@ -78,12 +78,15 @@ class FilePlace:
         return [Line(*row) for row in self.run("SELECT seq, body, link, seal FROM record ORDER BY seq")]
 
     async def put(self, lines: Sequence[Line]) -> None:
-        found_by = {seq: by for seq, *by in self.run("SELECT seq, type, payer, payee, at FROM record")}
+        found_by = {
+            seq: by
+            for seq, *by in self.run("SELECT seq, type, payer, payee, at, payer_before, payee_before FROM record")
+        }
         self.run("DELETE FROM record")
         for line in lines:
-            kind, payer, payee, at = found_by.get(line.seq) or found_by[line.seq - 1]
-            values = (line.seq, line.id, kind, payer, payee, at, line.body, line.link, line.seal)
-            self.run("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
+            kind, payer, payee, at, *before = found_by.get(line.seq) or found_by[line.seq - 1]
+            values = (line.seq, line.id, kind, payer, payee, at, line.body, line.link, line.seal, *before)
+            self.run("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
 
     async def copy(self) -> Any:
         return Path(shutil.copy(self.path, self.path.with_name("copy.db")))

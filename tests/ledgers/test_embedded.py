@@ -2,16 +2,20 @@
 
 import os
 import shutil
+import sqlite3
 import stat
 from asyncio import run  # a loop of its own, whose threads have no more powers than this one
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from p2engine.domain.money import RecordQuery
-from p2engine.errors import StoreError
+from p2engine.domain.money import USD, AccountName, Amount, Opening, RecordQuery
+from p2engine.errors import StoreError, UsageError
 from p2engine.ledgers import embedded_rows
-from p2engine.testing.contracts.ledger import BOB, CAROL, holding, opened, pay, paying
+from p2engine.ledgers.embedded import EmbeddedLedger
+from p2engine.testing.contracts.ledger import ALICE, BOB, CAROL, holding, opened, pay, paying
 from tests.crash.test_disk import without_root_powers
 from tests.ledgers.places import FilePlace
 
@@ -22,6 +26,10 @@ async def _write(place: FilePlace, count: int) -> None:
     for number in range(count):
         await pay(ledger, paying(f"t{number}", "1"))
     await ledger.aclose()
+
+
+def _wallet(name: str) -> Opening:
+    return Opening(name=AccountName(name), initial=Amount.parse(10))
 
 
 @pytest.mark.parametrize("length", [0, 100, 5000])
@@ -167,3 +175,154 @@ async def test_holds_are_part_of_the_audit(file_place: FilePlace) -> None:
     assert (await file_place.audit()).is_sound
     file_place.run("UPDATE hold SET ended_by = NULL")
     assert (await file_place.audit()).findings[0].what == "balance"
+
+
+FIRST_FORM = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE account(
+  aid INTEGER PRIMARY KEY, book TEXT NOT NULL, name TEXT NOT NULL, instrument TEXT NOT NULL, kind TEXT NOT NULL,
+  owner TEXT NOT NULL, balance TEXT NOT NULL, received TEXT NOT NULL, sent TEXT NOT NULL, transfers INTEGER NOT NULL,
+  UNIQUE(book, name, instrument));
+CREATE TABLE record(
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, payer INTEGER, payee INTEGER,
+  at REAL NOT NULL, body BLOB NOT NULL, link BLOB NOT NULL, seal BLOB NOT NULL);
+CREATE INDEX record_payer ON record(payer) WHERE payer IS NOT NULL;
+CREATE INDEX record_payee ON record(payee) WHERE payee IS NOT NULL;
+CREATE TABLE scope(
+  book TEXT NOT NULL, name TEXT NOT NULL, instrument TEXT NOT NULL, spent TEXT NOT NULL, count INTEGER NOT NULL,
+  PRIMARY KEY(book, name, instrument)) WITHOUT ROWID;
+CREATE TABLE hold(id TEXT PRIMARY KEY, seq INTEGER NOT NULL, ended_by TEXT) WITHOUT ROWID;
+CREATE TABLE checkpoint(
+  count INTEGER PRIMARY KEY, peaks BLOB NOT NULL, root BLOB NOT NULL, at REAL NOT NULL, signature TEXT NOT NULL);
+PRAGMA application_id=0x50324C31;
+PRAGMA user_version=1;
+"""
+COPIED = {
+    "meta": "*",
+    "account": "aid, book, name, instrument, kind, owner, balance, received, sent, transfers",
+    "record": "seq, id, type, payer, payee, at, body, link, seal",
+    "scope": "*",
+    "hold": "*",
+    "checkpoint": "*",
+}
+LISTS = "SELECT seq, payer_before, payee_before FROM record", "SELECT aid, newest FROM account"
+
+
+async def test_a_ledger_of_the_first_form_is_sound_and_brought_up(file_place: FilePlace) -> None:
+    """It can be verified as it is; opened, it is as one that was never of that form, and a copy of it is kept."""
+    ledger = await file_place.open()
+    await opened(ledger)
+    await pay(ledger, paying("to-nobody", "1", ALICE, "nobody"))
+    await pay(ledger, paying("to-oneself", "1", ALICE, ALICE))
+    await pay(ledger, paying("cost", Amount.parse(1, USD), "spend:a", "provider:p"))
+    await ledger.hold(holding("h1"))
+    await ledger.release("h1", by=CAROL)
+    for number in range(5):
+        await pay(ledger, paying(f"t{number}", "1", *((ALICE, BOB) if number % 2 else (BOB, CAROL))))
+    of_alice = await ledger.records(RecordQuery(account=ALICE))
+    await ledger.checkpoint()
+    await ledger.aclose()
+    lists = [file_place.run(sql) for sql in LISTS]
+
+    newer = file_place.path.rename(file_place.path.with_name("newer.db"))
+    with closing(sqlite3.connect(file_place.path)) as db:
+        db.executescript(FIRST_FORM)
+        db.execute("ATTACH ? AS newer", (str(newer),))
+        with db:
+            for table, columns in COPIED.items():
+                db.execute(f"DELETE FROM {table}")
+                db.execute(f"INSERT INTO {table} SELECT {columns} FROM newer.{table}")
+    assert (await file_place.audit()).is_sound
+
+    ledger = await file_place.open()
+    assert await ledger.records(RecordQuery(account=ALICE)) == of_alice
+    assert [file_place.run(sql) for sql in LISTS] == lists
+    assert file_place.path.with_name("ledger.db.schema-1").exists()
+    assert (await pay(ledger, paying("after", "1"))).is_paid
+    await ledger.aclose()
+    assert (await file_place.audit()).findings == ()
+    assert file_place.run("PRAGMA user_version") == [(2,)]
+
+
+async def test_a_list_that_goes_round_is_read_to_its_end(file_place: FilePlace) -> None:
+    """Whoever can write the file can hide a record from its account, which an audit finds, and holds up nobody."""
+    await _write(file_place, 3)
+    ledger = await file_place.open()
+    whole = await ledger.records(RecordQuery(account=BOB))
+    file_place.run("UPDATE record SET payee_before = 6 WHERE seq = 5")
+    for newest in (True, False):
+        assert await ledger.records(RecordQuery(account=BOB, newest=newest)) == whole[-2:]
+    await ledger.aclose()
+    first = (await file_place.audit()).findings[0]
+    assert (first.what, first.seq) == ("changed", 5)
+
+
+async def test_an_order_that_fails_half_way_leaves_nothing_in_memory(file_place: FilePlace) -> None:
+    """What it had moved before it failed is not in the accounts from which the next order goes on."""
+    ledger = await file_place.open()
+    await opened(ledger)
+    await pay(ledger, paying("open:main:eve:CREDIT", "1"))  # so no wallet can be opened for eve
+    with pytest.raises(UsageError, match="another order"):
+        await ledger.open_wallets(_wallet("dan"), _wallet("eve"))
+    assert await ledger.account(AccountName("dan")) is None
+    assert await ledger.open_wallets(_wallet("fay")) == [True]
+    await ledger.aclose()
+    assert (await file_place.audit()).findings == ()
+
+
+class Refusing:
+    """A cursor as it is, but for refusing to commit when it is told to: the disk's fault, as SQLite tells it."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+        self.executemany = cursor.executemany
+        self.refuses = False
+
+    def execute(self, sql: str, *values: Any) -> Any:
+        if sql == "COMMIT" and self.refuses:
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._cursor.execute(sql, *values)
+
+
+async def test_what_is_not_committed_is_not_in_memory(file_place: FilePlace) -> None:
+    """The next order goes on from what stands, and the head beside the key tells of no record that is not there."""
+    ledger = await EmbeddedLedger.open(file_place.path, file_place.keys)
+    await opened(ledger)
+    assert (await pay(ledger, paying("a", "1"))).left == Amount.parse(99)
+    head = file_place.head.read_text()
+    cursor: Any = Refusing(ledger._writer._cursor)
+    ledger._writer._cursor = cursor
+    cursor.refuses = True
+    with pytest.raises(StoreError, match="disk I/O error"):
+        await pay(ledger, paying("b", "1"))
+    assert file_place.head.read_text() == head
+    cursor.refuses = False
+    assert (await pay(ledger, paying("c", "1"))).left == Amount.parse(98)
+    await ledger.aclose()
+    assert (await file_place.audit()).findings == ()
+
+
+async def test_no_more_accounts_are_kept_in_memory_than_may_be(
+    file_place: FilePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond, they are read again."""
+    monkeypatch.setattr(embedded_rows, "LEDGER_ROWS_KEPT_MAX", 0)
+    ledger = await EmbeddedLedger.open(file_place.path, file_place.keys)
+    await opened(ledger)
+    await pay(ledger, paying("a", "1"))
+    rows = ledger._rows
+    assert (await pay(ledger, paying("b", "1"))).left == Amount.parse(98)
+    assert ledger._rows is not rows
+    await ledger.aclose()
+
+
+async def test_a_head_that_was_taken_away_is_written_again(file_place: FilePlace) -> None:
+    """By the next payment of a ledger that is open all the while, so that a tail that is cut later is found."""
+    ledger = await file_place.open()
+    await opened(ledger)
+    await pay(ledger, paying("a", "1"))
+    file_place.head.unlink()
+    await pay(ledger, paying("b", "1"))
+    await ledger.aclose()
+    file_place.run("DELETE FROM record WHERE seq = 5")
+    assert (await file_place.audit()).findings[0].what == "cut"

@@ -291,8 +291,8 @@ async def test_what_is_not_ours_is_left_alone(redis_place: RedisPlace) -> None:
     with pytest.raises(StoreError, match="records' is not ours"):
         await redis_place.open()
     await redis_place.client.delete(redis_place.base + "records")
-    await redis_place.client.hset(redis_place.base + "meta", "schema", "2")
-    with pytest.raises(NewerFormat, match="schema '2'"):
+    await redis_place.client.hset(redis_place.base + "meta", "schema", "3")
+    with pytest.raises(NewerFormat, match="schema '3'"):
         await redis_place.open()
     assert not redis_place.keys.exists()
 

@@ -2,16 +2,20 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import msgspec
 import pytest
 
-from p2engine.domain.chain import START, link
-from p2engine.domain.money import Proof
+from p2engine.domain.chain import START, Peaks, link
+from p2engine.domain.money import Amount, Proof, RecordQuery
 from p2engine.errors import StoreError, UsageError
 from p2engine.ledgers.auditing import check_proof
-from p2engine.testing.contracts.ledger import ALICE, BOB, CAROL, opened, pay, paying
+from p2engine.ledgers.keys import Head, Keys
+from p2engine.ledgers.redis_rows import make_head
+from p2engine.ledgers.writing import Top
+from p2engine.testing.contracts.ledger import ALICE, BOB, CAROL, holding, opened, pay, paying
 from tests.ledgers.places import FilePlace, Line, Place, RedisPlace
 
 Damage = Callable[[list[Line]], Sequence[Line]]
@@ -29,6 +33,13 @@ async def _write(place: Place, numbers: range) -> None:
     await opened(ledger)
     for number in numbers:
         assert (await pay(ledger, paying(f"t{number}", "1"))).is_paid
+    await ledger.aclose()
+
+
+async def _refused(place: Place) -> None:
+    """Record 11: alice has not so much."""
+    ledger = await place.open()
+    assert (await pay(ledger, paying("much", "1000"))).refusal == "funds"
     await ledger.aclose()
 
 
@@ -123,6 +134,12 @@ async def test_what_nobody_changed_is_sound(written: Place) -> None:
 FILE = {
     "found under another id": ("UPDATE record SET id = 'x' WHERE seq = 9", "changed", 9),
     "hidden from its payee": ("UPDATE record SET payee = NULL WHERE seq = 9", "changed", 9),
+    "passed over in the list of its payee": (
+        "UPDATE record SET payee_before = (SELECT payee_before FROM record WHERE seq = 8) WHERE seq = 9",
+        "changed",
+        9,
+    ),
+    "passed over as the newest": ("UPDATE account SET newest = newest - 1 WHERE name = 'bob'", "balance", None),
     "no record": ("UPDATE record SET body = 'x' WHERE seq = 4", "changed", 4),
     "a body that is text": ("UPDATE record SET body = CAST(body AS TEXT) WHERE seq = 4", "changed", 4),
     "a balance that is no number": ("UPDATE account SET balance = 'x' WHERE name = 'bob'", "balance", None),
@@ -131,12 +148,19 @@ FILE = {
     "an owner": ("UPDATE account SET owner = 'mallory' WHERE name = 'bob'", "balance", None),
     "an account": ("DELETE FROM account WHERE name = 'carol'", "changed", 3),
     "a wallet that nobody opened": (
-        "INSERT INTO account VALUES (9, 'main', 'mallory', 'CREDIT', 'wallet', '', '0', '0', '0', 0)",
+        "INSERT INTO account VALUES (9, 'main', 'mallory', 'CREDIT', 'wallet', '', '0', '0', '0', 0, 0)",
         "balance",
         None,
     ),
     "a limit": ("INSERT INTO scope VALUES ('main', 's', 'CREDIT', '0', 1)", "balance", None),
     "a hold": ("INSERT INTO hold VALUES ('h', 1, NULL)", "balance", None),
+    "a refusal hidden from all": (
+        "UPDATE record SET payer = NULL, payee = NULL WHERE type = 'refusal'",
+        "changed",
+        11,
+    ),
+    "a refusal hidden from its payer": ("UPDATE record SET payer = NULL WHERE type = 'refusal'", "changed", 11),
+    "a refusal taken for a transfer": ("UPDATE record SET type = 'transfer' WHERE type = 'refusal'", "changed", 11),
     "a checkpoint": ("INSERT INTO checkpoint VALUES (5, x'', x'00', 1.0, 'xyz')", "checkpoint", 5),
 }
 
@@ -145,6 +169,7 @@ FILE = {
 async def test_what_a_file_keeps_beside_the_records_is_looked_at(file_place: FilePlace, name: str) -> None:
     """By what a record is found, and what is derived from it."""
     await _write(file_place, range(7))
+    await _refused(file_place)
     sql, what, seq = FILE[name]
     file_place.run(sql)
     first = (await file_place.audit()).findings[0]
@@ -164,6 +189,8 @@ REDIS: dict[str, Any] = {
     "a book": (("srem", "books", "main"), "balance", None),
     "a limit": (("hset", "scopes", "main\0s\0CREDIT", "0 1"), "balance", None),
     "a hold": (("hset", "holds", "h", ""), "balance", None),
+    "a refusal hidden from its payer": (("xdel", "of:main\0alice", "11-0"), "changed", 11),
+    "a refusal hidden from its payee": (("xdel", "of:main\0bob", "11-0"), "changed", 11),
     "a checkpoint": (("xadd", "checkpoints", {"root": "00", "at": "x", "signature": "xyz"}, "5-0"), "checkpoint", 5),
     "the head": (("set", "head", "x"), "forged", None),
     "no head": (("delete", "head"), "changed", None),
@@ -175,6 +202,7 @@ REDIS: dict[str, Any] = {
 async def test_what_redis_keeps_beside_the_records_is_looked_at(redis_place: RedisPlace, name: str) -> None:
     """By what a record is found, and what is derived from it."""
     await _write(redis_place, range(7))
+    await _refused(redis_place)
     (command, key, *more), what, seq = REDIS[name]
     await getattr(redis_place.client, command)(redis_place.base + key, *more)
     first = (await redis_place.audit()).findings[0]
@@ -197,8 +225,10 @@ async def test_a_ledger_of_another_key_is_found(written: Place) -> None:
     away = written.keys.rename(written.keys.with_name("away"))
     audit = await written.audit()
     assert (audit.records, audit.sealed, audit.findings) == (10, False, ())
+    ledger = await written.open()
     with pytest.raises(StoreError, match="key of the ledger"):
-        await written.open()
+        await pay(ledger, paying("t9", "1"))
+    await ledger.aclose()
     assert not written.keys.exists()
     other = FilePlace(written.keys.parent / "other")
     other.keys = written.keys
@@ -251,12 +281,20 @@ async def test_a_proof_needs_nothing_but_the_public_key(proof: tuple[Proof, str]
     made, public = proof
     record = check_proof(made, public)
     assert (record.id, record.payer, record.payee, record.amount) == ("t3", ALICE, BOB, "1.0")
+    shown = bytes.fromhex(made.body)
+    for start in range(len(shown)):  # what is cut off what is shown is not taken for what is hidden
+        cut = msgspec.structs.replace(made, body=shown[:start].hex(), hidden=shown[start:].hex() + made.hidden)
+        with pytest.raises(UsageError, match="no proof"):
+            check_proof(cut, public)
     changed = bytes.fromhex(made.body).replace(b'"1.0"', b'"2.0"').hex()
     for wrong in (
         msgspec.structs.replace(made, body=changed),
         msgspec.structs.replace(made, index=made.index + 1),
         msgspec.structs.replace(made, path=made.path[:-1]),
         msgspec.structs.replace(made, body="zz"),
+        msgspec.structs.replace(made, hidden=""),
+        msgspec.structs.replace(made, hidden="00" * 32),
+        msgspec.structs.replace(made, hidden="00"),
         msgspec.structs.replace(made, checkpoint=msgspec.structs.replace(made.checkpoint, at=1.0)),
         msgspec.structs.replace(made, checkpoint=msgspec.structs.replace(made.checkpoint, signature="00")),
     ):
@@ -264,3 +302,165 @@ async def test_a_proof_needs_nothing_but_the_public_key(proof: tuple[Proof, str]
             check_proof(wrong, public)
     with pytest.raises(UsageError, match="no proof"):
         check_proof(made, "00" * 32)
+
+
+async def test_a_proof_shows_the_transfer_and_nothing_else(proof: tuple[Proof, str]) -> None:
+    """Not what the payer has left, not the cause, not the limits it counted for; nor can that be guessed."""
+    made, public = proof
+    assert set(msgspec.json.decode(bytes.fromhex(made.body) + b"}")) == {
+        *("seq", "id", "type", "book", "at", "payer", "payee", "amount", "reason")
+    }
+    record = check_proof(made, public)
+    assert (record.left, record.cause, record.scopes, record.salt) == ("", "", (), "")
+
+
+async def test_what_a_proof_does_not_show_is_linked_as_well(written: Place) -> None:
+    """A changed balance, cause, limit or salt of a record is found like any other word of it."""
+    lines = await written.lines()
+    for change in ({"left": "1"}, {"cause": "x"}, {"scopes": ["x"]}, {"salt": "x"}):
+        await written.put(_saying(6, **change)(list(lines)))
+        first = (await written.audit()).findings[0]
+        assert (first.what, first.seq) == ("changed", 6)
+    await written.put(lines)
+    assert (await written.audit()).is_sound
+
+
+async def _raise(place: Place, units: int) -> None:
+    """Bob's balance, by somebody who can write what is kept beside the records."""
+    if isinstance(place, FilePlace):
+        place.run("UPDATE account SET balance = ? WHERE name = 'bob'", str(units))
+        return
+    assert isinstance(place, RedisPlace)
+    book, field = place.base + "book:main", b"bob\0CREDIT"
+    _, rest = (await place.client.hget(book, field)).split(b" ", 1)
+    await place.client.hset(book, field, b"%d %s" % (units, rest))
+
+
+async def test_a_payment_out_of_a_balance_that_was_raised_is_found(written: Place) -> None:
+    """Raised, spent, and set back to what the records come to: the record that paid is named, now and for ever."""
+    units = 10**10
+    await _raise(written, 10**6 * units)
+    ledger = await written.open()
+    assert (await pay(ledger, paying("much", "999999", BOB, CAROL))).is_paid
+    assert (await pay(ledger, paying("more", "1", BOB, CAROL))).is_paid
+    await ledger.aclose()
+    await _raise(written, (107 - 999999 - 1) * units)
+    first, second = (await written.audit()).findings
+    assert (first.what, first.seq) == ("balance", 11)
+    assert first.text == "record 11 (much) took more than there was: bob has -999892.0 CREDIT by it"
+    assert second.text.startswith("record 11 (much) says that bob had 1.0 CREDIT left, and the records come to -999892")
+
+
+async def test_a_balance_that_was_raised_and_set_back_is_found_by_what_was_paid_meanwhile(written: Place) -> None:
+    """Also where the payer could have paid it anyway, for the record says what was left."""
+    units = 10**10
+    await _raise(written, 108 * units)
+    ledger = await written.open()
+    assert (await pay(ledger, paying("t9", "1", BOB, CAROL))).is_paid
+    await ledger.aclose()
+    await _raise(written, 106 * units)
+    (finding,) = (await written.audit()).findings
+    assert (finding.what, finding.seq) == ("balance", 11)
+    assert "bob had 107.0 CREDIT left, and the records come to 106.0 CREDIT" in finding.text
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 86, b"12 zz\n", b"\xff\xfe"])
+async def test_a_head_that_cannot_be_read_is_a_finding(written: Place, damage: bytes) -> None:
+    """All else is looked at, nobody pays, and the hint names the way out, which works, and what it costs."""
+    noted = written.head.read_bytes()
+    written.head.write_bytes(damage)
+    audit = await written.audit()
+    assert [(one.what, one.seq) for one in audit.findings] == [("unreadable", None)]
+    assert (audit.records, audit.noted) == (10, True)
+    with pytest.raises(StoreError, match="cannot be read") as refused:
+        await written.open()
+    assert f"take {written.head} away; without it" in refused.value.hint
+    written.head.unlink()
+    audit = await written.audit()
+    assert (audit.findings, audit.noted) == ((), False)
+    await (await written.open()).aclose()
+    await _write(written, range(7, 8))
+    assert len(written.head.read_bytes()) == len(noted)
+    assert (await written.audit()).noted
+
+
+async def test_a_ledger_without_its_key_can_be_looked_at(written: Place) -> None:
+    """Accounts, records and receipts are told as before; whatever would write or sign is refused, and why."""
+    ledger = await written.open()
+    before = await ledger.accounts(), await ledger.records(RecordQuery()), await ledger.receipt("t3")
+    public = ledger.public_key
+    await ledger.aclose()
+    (written.keys / "ledger.key").unlink()
+    ledger = await written.open()
+    assert (await ledger.accounts(), await ledger.records(RecordQuery()), await ledger.receipt("t3")) == before
+    assert (await ledger.account(BOB), ledger.public_key) == (before[0][1], public)
+    assert (await ledger.verify()).findings == ()
+    for refused in (
+        opened(ledger, "dan"),
+        pay(ledger, paying("t9", "1")),
+        ledger.hold(holding("h1")),
+        ledger.release("h1", by=CAROL),
+        ledger.refund("h1", by=CAROL),
+        ledger.checkpoint(),
+        ledger.proof("t3"),
+    ):
+        with pytest.raises(StoreError, match="key of the ledger"):
+            await refused
+    await ledger.aclose()
+    assert len(await written.lines()) == 10
+    assert not (written.keys / "ledger.key").exists()
+
+
+async def test_a_ledger_that_is_gone_is_begun_anew_without_its_head_alone(written: Place) -> None:
+    """As the hint says: the key stays, which a ledger elsewhere may need."""
+    await written.lose()
+    with pytest.raises(StoreError, match="is gone") as gone:
+        await written.open()
+    assert f"take {written.head} away" in gone.value.hint
+    key = (written.keys / "ledger.key").read_text()
+    written.head.unlink()
+    await _write(written, range(3))
+    assert (written.keys / "ledger.key").read_text() == key
+    assert (await written.audit()).is_sound
+
+
+def _first_form(lines: list[Line], keys: Keys) -> list[Line]:
+    """The same records as they were once written: the salt first, linked as a whole, what is left as an amount."""
+    before, made = START, []
+    for line in lines:
+        said = msgspec.json.decode(line.body)
+        left = str(Amount(int(said["left"])))
+        body = msgspec.json.encode({"seq": said.pop("seq"), "salt": said.pop("salt"), **said, "left": left})
+        before = sha256(b"\0" + before + body).digest()
+        made.append(Line(line.seq, body, before, keys.seal(before)))
+    return made
+
+
+async def test_records_of_the_first_form_are_verified_continued_and_proved(written: Place) -> None:
+    """Whole ones and such that hide a part stand in one chain; a proof of a whole one shows all of it, as it did."""
+    keys = Keys.at(written.keys, head=written.head.name)
+    lines = _first_form(await written.lines(), keys)
+    await written.put(lines)
+    keys.write_head(Head(10, lines[-1].link))
+    keys.close()
+    if isinstance(written, RedisPlace):
+        tree = Peaks()
+        for line in lines:
+            tree.add(line.link)
+        head = make_head(Top(10, lines[-1].link, msgspec.json.decode(lines[-1].body)["at"]), tree, keys)
+        await written.client.set(written.base + "head", head.raw)
+    assert (await written.audit()).findings == ()
+    await _write(written, range(7, 9))
+    assert (await written.audit()).findings == ()
+    ledger = await written.open()
+    old, new = await ledger.proof("t3"), await ledger.proof("t8")
+    assert (check_proof(old, ledger.public_key).left, old.hidden) == ("96.0", "")
+    assert (check_proof(new, ledger.public_key).left, len(new.hidden)) == ("", 64)
+    receipts = [await ledger.receipt(order) for order in ("t3", "t8")]
+    assert [one and str(one.left) for one in receipts] == ["96.0", "91.0"]
+    await ledger.aclose()
+    changed = [*lines]
+    changed[5] = changed[5].saying(left="1.0")
+    await written.put([*changed, *(await written.lines())[10:]])
+    first = (await written.audit()).findings[0]
+    assert (first.what, first.seq) == ("changed", 6)

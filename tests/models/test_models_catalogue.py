@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from p2engine.domain.messages import Message, ModelRequest, fragment
-from p2engine.errors import ConfigError, ModelError
+from p2engine.errors import ConfigError, ModelError, UsageError
 from p2engine.models import litellm as litellm_driver
 from p2engine.models.catalogue import Models, Offline, provider_of
 from p2engine.models.limiter import LocalLimiter
@@ -77,6 +77,36 @@ def test_an_id_names_its_provider() -> None:
     assert provider_of("openai/gpt-4o") == "openai"
     assert provider_of("openrouter/openai/gpt-4o") == "openrouter"
     assert provider_of("gpt-4o") == "openai"
+
+
+@pytest.mark.parametrize(
+    ("model", "near"),
+    [
+        ("opneai/gpt-4o", "openai"),
+        ("OpenAI/gpt-4o", "openai"),
+        ("antropic/claude", "anthropic"),
+        ("ofline/any", "offline"),
+        ("lm-studio/x", "lm_studio"),
+        ("our/x", "ours"),
+    ],
+)
+def test_a_provider_that_is_misspelt_is_named(model: str, near: str) -> None:
+    """A name that is nearly a known one is taken for a slip: nobody is called so."""
+    provider = provider_of(model)
+    with pytest.raises(UsageError, match=rf"^no provider '{provider}' \(did you mean {near}\?\)$"):
+        Models(bases={"ours": LOCAL}).check_provider(model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("gpt-4o", "openai/gpt-4o", "offline/any", "ollama_chat/x", "groq/x", "azure/x", "azure_ai/x", "cohere/x"),
+        *("vertex_ai_beta/x", "bedrock_converse/x", "sagemaker_chat/x", "custom_openai/x", "openai_like/x", "opnai/x"),
+    ],
+)
+def test_a_provider_that_may_be_meant_passes(model: str) -> None:
+    """Which there are is open: litellm has many, and whoever has a key or an address is known by any name."""
+    Models(keys={"opnai": "k"}).check_provider(model)
 
 
 async def test_a_base_makes_any_provider_speak_the_wire() -> None:

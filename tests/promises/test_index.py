@@ -83,6 +83,7 @@ SEAMS: dict[int, str] = {
     22: "flushed commits are shared by at most sixteen, unflushed ones wait for nobody",
     23: "a row knows where it may be cut, and a fork owes nothing",
     24: "tails read in short, hold nothing back, and no cursor is given twice",
+    25: "pruning keeps what survives stands on, and takes nothing that is owed",
     26: "prices once a model, a first attempt bare, no words that nobody reads",
     27: "a turn encodes what it adds; the hash of a prompt is a chain",
     28: "recorded outcomes fold to the same bytes; rows say by what they were written",
@@ -93,9 +94,7 @@ SEAMS: dict[int, str] = {
     33: "a turn has a budget that begins anew, a conversation a cap of its own",
     34: "a question below holds up nobody, and is withdrawn with whoever waits above it",
 }
-LATER: dict[str, str] = {
-    "seam 25": "what pruning keeps: nothing prunes in this version, and the command is refused by name",
-}
+LATER: dict[str, str] = {}
 PROMISED = [("failure", number) for number in FAILURES] + [("seam", number) for number in SEAMS]
 
 

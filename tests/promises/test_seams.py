@@ -166,7 +166,7 @@ async def test_seam_20_memory_is_bounded_by_bytes_and_costs_no_truth(stage: Stag
         await talk.say("x" * 20_000)
     refs = [talk.record.current for talk in talks]
 
-    small = Stacks(stage.store, seen=lambda ref, commits: None, bytes_max=300_000)
+    small = Stacks(stage.store, seen=lambda ref, commits: None, bytes_max=150_000)
     first = await small.get(refs[0])
     for stack in refs[1:]:
         await small.get(stack)

@@ -378,6 +378,19 @@ def test_the_front_has_what_nothing_beats() -> None:
     assert reported(rows).teams[0].front == ("good", "cheap")
 
 
+def test_who_never_answered_is_not_on_the_front() -> None:
+    """A check may pass without an answer, and what was cut off is cheap: that is no merit."""
+    rows = trials({"good": 0.8, "dead": 0.9}, seed=1, repeats=5)
+    rows = [
+        replace(each, spent=Spent(1, 1, 1, 0.002))
+        if each.variant == "good"
+        else replace(each, status="budget", spent=Spent(1, 1, 1, 0.001))
+        for each in rows
+    ]
+
+    assert reported(rows).teams[0].front == ("good",)
+
+
 def test_the_best_and_the_worst_trial_are_named() -> None:
     """By the metric that conclusions are about."""
     team = reported(scored(base=[0.5, 0.1], other=[0.6, 0.9])).teams[0]

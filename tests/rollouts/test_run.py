@@ -1,25 +1,29 @@
 """Running a rollout: every trial once, whoever dies; failures are rows; budgets, time-outs and a word to stop hold."""
 
 import asyncio
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from p2engine.domain.decisions import Decision, Say
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId
 from p2engine.domain.messages import Usage
+from p2engine.domain.records import Batch, Event, Query, Written
 from p2engine.domain.setup import Budget
 from p2engine.domain.verdicts import Subject
-from p2engine.errors import UsageError
+from p2engine.errors import StoreError, UsageError
 from p2engine.ports import AgentView
-from p2engine.rollouts import journal
+from p2engine.rollouts import journal, trial
 from p2engine.rollouts.journal import Options, Rollout
 from p2engine.rollouts.results import TrialResult, metric_names
 from p2engine.rollouts.run import Runner
 from p2engine.rollouts.spec import Spec, Task, Team, Variant, sealed
+from p2engine.rollouts.trial import cut_off
 from p2engine.runtime.engine import Engine
 from p2engine.testing.doubles import FunctionJudges
 from tests.runtime.conftest import Stage
@@ -111,6 +115,63 @@ async def test_every_trial_is_a_conversation_with_a_verdict_and_a_row(stage: Sta
     assert groups == {rollout.id}
 
 
+async def test_a_trial_is_five_commits(stage: Stage) -> None:
+    """Opened, told, answered, judged, written down: nothing is written between them."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    rollout = await journal.start(engine.world, spec("a good one", repeats=1), Options(), {})
+    writes, write = 0, stage.store.write
+
+    async def counted(batch: Batch) -> Written:
+        nonlocal writes
+        writes += 1
+        return await write(batch)
+
+    stage.store.write = counted  # type: ignore[method-assign]
+    runner = Runner(engine, rollout)
+    await runner.run()
+    assert [row.status for row in runner.results.values()] == ["done"]
+    assert writes == 5 + 1  # and that the rollout is over
+
+
+async def test_a_trial_without_the_time_to_begin_is_a_row_at_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a store is so slow that the time is over before anything was said, no verdict is waited for."""
+
+    async def never(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(trial, "begin", never)
+    engine = Cast().engine(stage)
+    rollout = await journal.start(engine.world, spec("a good one", repeats=1, timeout_s=0.001), Options(), {})
+    (row,) = (await run(engine, rollout)).results.values()
+    assert (row.status, row.detail, row.steps) == ("error", "it has not ended", 0)
+
+
+@pytest.mark.parametrize("collects", [True, False])
+async def test_reading_rows_leaves_the_garbage_collector_as_it_was(collects: bool, stage: Stage) -> None:
+    """Rows are read without it; afterwards it is on where it was on, also where the log cannot be read."""
+    engine = Cast().engine(stage)
+    rollout = await journal.start(engine.world, spec("a good one"), Options(), {})
+    seen: list[bool] = []
+
+    async def events(query: Query) -> list[Event]:
+        seen.append(gc.isenabled())
+        raise StoreError("the log is away")
+
+    (gc.enable if collects else gc.disable)()
+    try:
+        assert await journal.results(engine.world, rollout) == []
+        assert gc.isenabled() is collects
+        stage.store.events = events  # type: ignore[method-assign]
+        with pytest.raises(StoreError):
+            await journal.results(engine.world, rollout)
+        assert (gc.isenabled(), seen) == (collects, [False])
+    finally:
+        gc.enable()
+
+
 async def test_variants_are_paired(stage: Stage) -> None:
     """Trial r of every variant has the same task and the same seed; other repeats have other seeds."""
     cast = Cast()
@@ -171,6 +232,25 @@ async def test_so_many_at_once_and_no_more(stage: Stage) -> None:
     cast.gate.set()
     runner = await running
     assert (len(runner.results), cast.most) == (8, 3)
+
+
+@pytest.mark.parametrize("named", [{"model": "scripted/function"}, {}])
+async def test_a_provider_is_asked_by_so_many_at_once(named: dict[str, str], stage: Stage) -> None:
+    """Also where it is the agent, not the variant, that names its model."""
+    cast = Cast()
+    cast.gate.clear()
+    engine = cast.engine(stage)
+    plan = spec("a", "b", repeats=3, providers={"scripted": 2})
+    arms = tuple(msgspec.structs.replace(each, changes=named) for each in plan.teams[0].variants)
+    plan = msgspec.structs.replace(plan, teams=(msgspec.structs.replace(plan.teams[0], variants=arms),))
+    running = asyncio.ensure_future(run(engine, await journal.start(engine.world, plan, Options(parallel=6), {})))
+    while cast.at_once < 2:
+        await asyncio.sleep(0)
+    for _ in range(1000):  # whoever else would begin, begins
+        await asyncio.sleep(0)
+    cast.gate.set()
+    runner = await running
+    assert (len(runner.results), cast.most) == (6, 2)
 
 
 async def test_the_whole_has_a_budget(stage: Stage) -> None:
@@ -248,6 +328,76 @@ async def test_a_word_to_stop_ends_it(stage: Stage) -> None:
     assert (await journal.find(engine.world, rollout.id)).status == "cancelled"
 
 
+async def test_what_a_cancellation_cut_off_is_run_again(stage: Stage) -> None:
+    """Gone on with after it was cancelled, twice: each trial has its own end, in a conversation of its own."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    cast.gate.clear()
+    rollout = await journal.start(engine.world, spec("a", "b", repeats=1), Options(parallel=2), {})
+    for _ in range(2):
+        running = asyncio.ensure_future(run(engine, rollout))
+        while cast.at_once < 2:
+            await asyncio.sleep(0)
+        await journal.end(engine.world, rollout, "cancelled", "cancelled by the user")
+        assert (await running).results == {}
+        while cast.at_once:
+            await asyncio.sleep(0)
+    cast.gate.set()
+    runner = await run(engine, rollout)
+    assert runner.spent.usd == 2 * 0.25  # nothing was answered before
+    names = {row.conversation: row.status for row in runner.results.values()}
+    assert names == {f"{rollout.id}/team/v1/1~3": "done", f"{rollout.id}/team/v2/1~3": "done"}
+    assert runner.rollout.status == "finished"
+    assert len(await engine.conversations()) == 6
+
+
+async def test_what_an_attempt_cost_that_was_cut_off_is_spent(stage: Stage) -> None:
+    """It counts for the budget of the whole, and not for the trial that took its place."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    rollout = await journal.start(engine.world, spec("a", repeats=1), Options(), {})
+    first = await engine.conversation(f"{rollout.id}/team/v1/1", agent="alpha", group=rollout.id)
+    await first.say("as far as it came")
+    cast.gate.clear()
+    asked = asyncio.ensure_future(first.say("and on"))
+    while not cast.at_once:
+        await asyncio.sleep(0)
+    await cut_off(engine, first.name)
+    await asked
+    cast.gate.set()
+    runner = await run(engine, rollout)
+    (row,) = runner.results.values()
+    assert (row.cost.usd, row.lost.usd, runner.spent.usd) == (0.25, 0.25, 0.5)
+
+
+async def test_one_trial_that_is_cancelled_by_itself_stays_so(stage: Stage) -> None:
+    """Ended by a person who looked at it: that is its row, and going on does not run it again."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    cast.gate.clear()
+    rollout = await journal.start(engine.world, spec("a", repeats=1), Options(), {})
+    running = asyncio.ensure_future(run(engine, rollout))
+    while not cast.at_once:
+        await asyncio.sleep(0)
+    await (await engine.conversation(f"{rollout.id}/team/v1/1")).cancel()
+    await running
+    cast.gate.set()
+    runner = await run(engine, rollout)
+    assert [(row.status, row.conversation) for row in runner.results.values()] == [
+        ("cancelled", f"{rollout.id}/team/v1/1")
+    ]
+
+
+async def test_who_goes_on_with_a_cancelled_one_can_cancel_it_again(stage: Stage) -> None:
+    """Taken up by a process it is running, whatever it was before."""
+    engine = Cast().engine(stage)
+    rollout = await journal.start(engine.world, spec("a"), Options(), {})
+    await journal.end(engine.world, rollout, "cancelled", "cancelled by the user")
+    await journal.take(engine.world, rollout, "here")
+    found = await journal.find(engine.world, rollout.id)
+    assert (found.status, found.why, found.ended_at) == ("running", "", None)
+
+
 async def test_a_later_team_hears_of_an_earlier_one(stage: Stage) -> None:
     """`depends_on`: its message may say what came of the other team, verdicts included."""
     cast = Cast()
@@ -284,3 +434,5 @@ def test_metrics_of_one_name_are_told_apart() -> None:
     calls = [Evaluation(evaluator="tool_called", params={"value": tool}) for tool in ("delegate", "get_weather")]
     assert metric_names(calls) == ["tool_called(delegate)", "tool_called(get_weather)"]
     assert metric_names(calls[:1]) == ["tool_called"]
+    wallets = [Evaluation(evaluator="balance", params={"agent": name, "amount": 5}) for name in ("beta", "child")]
+    assert metric_names(wallets) == ["balance(beta)", "balance(child)"]

@@ -10,8 +10,9 @@ import pytest
 from p2engine.agents.entries import Changes
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.setup import Budget
+from p2engine.rollouts.reading import read_rollout
 from p2engine.rollouts.spec import Spec, content_hash
-from tests.rollouts.rollout_files import read, team
+from tests.rollouts.rollout_files import KNOWN, read, team
 
 JOKE = """\
 teams:
@@ -74,6 +75,23 @@ def test_failure_29_the_joke_file_is_read_as_written(tmp_path: Path) -> None:
     assert (judge.evaluator, judge.params["metric"]) == ("gpt4_judge", "score")
     assert judge.params["rubric"].splitlines()[1] == "- Funny? (0.6)"
     assert (only.repeats, only.ledger, only.tasks, only.depends_on) == (1, "isolated", (), ())
+
+
+def test_a_message_may_say_what_only_a_result_will_have(tmp_path: Path) -> None:
+    """Numbers of an evaluator by any name, later trials, leaders that may be none: what no plan can know is left."""
+    says = (
+        "{{ teams.aa.trials[0].scores.funny }} {{ teams.aa.trials[7].reply }}",
+        "{{ teams.aa.leaders[0].agent }} {{ teams.aa.leaders | map(attribute='score') | first }}",
+        "{% for name, each in teams.aa.variants.items() %}{{ name }} {{ each.score }} {{ each.n }}{% endfor %}",
+        "{% if teams.aa.ranked_by %}{{ teams.aa.variants['base'].reply.split()[3] }}{% endif %}",
+    )
+    for text in says:
+        path = tmp_path / "two.yml"
+        path.write_text(
+            "teams:\n  aa: {initial_message: x, base: {agent_id: child}}\n"
+            f"  b:\n    depends_on: aa\n    base: {{agent_id: child}}\n    initial_message: >-\n      {text}\n"
+        )
+        assert read_rollout(path, KNOWN).team("b").variants[0].message == text
 
 
 def test_variants_without_an_id_are_named_by_their_place(tmp_path: Path) -> None:

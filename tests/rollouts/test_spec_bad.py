@@ -144,6 +144,16 @@ BAD = {
     TWO
     + "depends_on: [aa], initial_message: '{{ teams.ab.leaders }}'}\n": ":3: teams.b.initial_message: teams.ab: 'ab' is"
     " not under depends_on (known: aa)",
+    TWO
+    + "depends_on: [aa], initial_message: 'by {{ teams.aa.rankd_by }}'}\n": ":3: teams.b.initial_message: there is no"
+    " 'rankd_by' (did you mean ranked_by?)",
+    TWO + "depends_on: [aa], initial_message: '{% for each in teams.aa.trials %}{{ each.agnt }}{% endfor %}'}\n": ":3: "
+    "teams.b.initial_message: there is no 'agnt' (did you mean agent?)",
+    TWO + "depends_on: [aa], initial_message: '{{ teams.aa.variants.bas.score }}'}\n": ":3: teams.b.initial_message: "
+    "there is no 'bas' (did you mean base?)",
+    TWO + "depends_on: [aa], initial_message: '{% if not teams.aa.ranked_by %}{{ teams.aa.leders }}{% endif %}x'}\n": (
+        ":3: teams.b.initial_message: there is no 'leders' (did you mean leaders?)"
+    ),
 }
 
 
@@ -178,6 +188,16 @@ def test_what_is_not_built_is_refused_by_name(
         read(tmp_path, text)
     assert str(raised.value) == f"not available in this version: {key}"
     assert raised.value.hint == f"jokes.yml:{line}: take it out"
+
+
+def test_a_bound_of_a_provider_that_nobody_asks_is_refused(tmp_path: Path) -> None:
+    """With the nearest of those that are known or asked; one that a variant or its agent asks is known."""
+    known = KNOWN._replace(providers={"openai", "mistral"}, own_models={"agent_alpha": "home/llama"})
+    asked = 'variants: [{id: a, model: "local/x"}, {id: b}]'
+    assert read(tmp_path, team(asked, concurrency="{providers: {local: 1, home: 2, openai: 3}}"), known).providers
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, team(asked, concurrency="{providers: {opanai: 2}}"), known)
+    assert str(caught.value).endswith(":1: concurrency.providers.opanai: no provider 'opanai' (did you mean openai?)")
 
 
 def test_a_supported_model_is_asked_for_where_there_are_such(tmp_path: Path) -> None:

@@ -204,6 +204,13 @@ def test_the_pareto_front_keeps_what_nothing_beats() -> None:
     assert pareto_front([]) == ()
 
 
+def test_counts_are_numbers_and_numbers_without_measure_are_not() -> None:
+    """Whole numbers count as they are; one whose square no float holds is refused by name."""
+    assert mean_interval([1, 2, 3]) == mean_interval([1.0, 2.0, 3.0])
+    with pytest.raises(UsageError, match=r"values\[1\] is 10"):
+        mean_interval([1, 10**400])
+
+
 @pytest.mark.parametrize(
     ("call", "named"),
     [

@@ -75,7 +75,6 @@ SOUND = {
     "numeric": (check("numeric", "{{ expected }}", tolerance=0.5), expecting(22, -3)),
     "expected": (check("contains", "{{ expected }}"), expecting("Paris", "Oslo")),
     "one part": (check("equals", "{{ expected['city'] }}"), expecting({"city": "Paris", "country": "France"})),
-    "beside": (check("contains", "°C"), expecting("22", "6")),
     "regex": (check("regex", "Paris|Tokyo"), ()),
     "regex of digits": (check("regex", r"^\d+ °C$"), expecting("22 °C")),
     "json": (
@@ -110,6 +109,17 @@ UNSOUND = {
         expecting("Paris", "Oslo"),
         "task t1: a gold agent fails, which answers 'Oslo'",
     ),
+    "what nobody expects": (
+        check("contains", "zebra"),
+        expecting(5),
+        "task t0: a gold agent fails, which answers '5': 'zebra' not in '5'",
+    ),
+    "beside what is expected": (
+        check("contains", "°C"),
+        expecting("22", "6"),
+        "task t0: a gold agent fails, which answers '22': '°C' not in '22'",
+    ),
+    "a pattern of something else": (check("regex", "Paris|Tokyo"), expecting("22"), "task t0: a gold agent fails"),
     "a pattern that is no pattern": (
         check("regex", "^{{ expected }}$"),
         expecting("C++"),

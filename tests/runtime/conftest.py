@@ -65,8 +65,12 @@ class Stage:
         sinks: Sequence[EventSink] = (),
         store: Archive | None = None,
         is_local: bool = True,
+        takes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Engine:
-        """A process of its own. `repeats`: the class of each tool an agent may use; `free` for all of `tools`."""
+        """A process of its own. `repeats`: the class of each tool an agent may use; `free` for all of `tools`.
+
+        takes: the parameters of a tool as this process has it loaded; every setup says that there are none.
+        """
         self._born += 1
         owner = OwnerId(f"p{self._born}")
         self.owners.add(owner)
@@ -75,7 +79,7 @@ class Stage:
             store=store or self.store,
             blobs=self.blobs,
             roster=FixedRoster(agents, granted, dedup=dedup, budget=budget, approval=approval),  # type: ignore[arg-type]
-            tools=FunctionTools(tools),
+            tools=FunctionTools(tools, takes),
             clock=self.clock,
             ids=self.ids,
             owner=owner,

@@ -1,13 +1,16 @@
 """The log and the ledger are kept in step: every record is one event with its cause, every cost is booked once."""
 
 import logging
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from p2engine.domain.decisions import Decision, Say, UseTool
+from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId
 from p2engine.domain.messages import Usage
 from p2engine.domain.money import (
@@ -22,12 +25,16 @@ from p2engine.domain.money import (
     Transfer,
 )
 from p2engine.domain.records import Batch, Event, Fact
+from p2engine.domain.setup import Spent
+from p2engine.domain.verdicts import Subject, Verdict
 from p2engine.errors import StoreError
 from p2engine.ledgers.embedded import EmbeddedLedger
 from p2engine.ports import AgentView
 from p2engine.runtime import bookkeeper
 from p2engine.runtime.bookkeeper import MARKED, Bookkeeper
 from p2engine.runtime.engine import Engine
+from p2engine.runtime.judging import VERDICT, judge_now
+from p2engine.testing.doubles import FunctionJudges
 from p2engine.tools.payments import payment_tools
 from p2engine.tools.registry import Registry
 from p2engine.tools.running import Runner
@@ -35,6 +42,7 @@ from tests.runtime.conftest import Stage, until
 
 TOOLS = {tool.spec.name: tool.tool for tool in payment_tools()}
 REPEATS = {name: tool.spec.repeat for name, tool in TOOLS.items()}
+SPENT = Spent(1, 90, 8, 0.02)
 BOSS, WORKER = AccountName("boss"), AccountName("worker")
 
 
@@ -63,6 +71,9 @@ class Watched:
             raise StoreError("the ledger is gone")
         self.asked.append(query)
         return await self._ledger.records(query)
+
+    async def accounts(self, **book: Any) -> Any:
+        return await self._ledger.accounts(**book)
 
     async def transfer(self, *transfers: Transfer) -> Any:
         self.orders += transfers
@@ -246,6 +257,67 @@ async def test_what_a_model_cost_is_booked_once(stage: Stage, ledger: EmbeddedLe
     assert record.reason == "gpt-4o-2024: 7 tokens in, 0 out"
     assert len(watched.orders) == 2
     assert not await stage.events("ledger.transfer")  # it came from the log: `model.reply` is its event
+
+
+def _judging(stage: Stage, ledger: Any, spent: Spent = SPENT) -> Engine:
+    """Whose evaluator is a model that says what it cost."""
+
+    async def judged(subject: Subject) -> Verdict:
+        told = {"model": "gpt-4o-2024", "provider": "openai", "spent": spent}
+        return structs.replace(Verdict(evaluator="strict", version="1", subject=subject.event, score=0.5), **told)
+
+    engine = _engine(stage, ledger, {"boss": _says("hi", cost_usd=0.0)})
+    engine.world.judges = FunctionJudges({"strict": judged})
+    return engine
+
+
+@pytest.mark.parametrize("when", ["finish", "step"])
+async def test_what_a_judge_cost_is_booked_once(stage: Stage, ledger: EmbeddedLedger, when: Any) -> None:
+    """From the evaluator's tally to the provider's, by the id of the verdict; also by a second process."""
+    watched = Watched(ledger)
+    engine = _judging(stage, watched)
+    talk = await engine.conversation("talk", agent=AgentId("boss"))
+    await talk.override({"evaluations": [Evaluation(evaluator="strict", when=when)]})
+    await talk.say("hello")
+
+    async def judged() -> bool:
+        return bool(await stage.events(VERDICT))
+
+    await until(judged)
+    await engine.bookkeeper.sweep()
+    await _engine(stage, watched).bookkeeper.sweep()
+    (verdict,) = await stage.events(VERDICT)
+    (record,) = await ledger.records(RecordQuery(types=("transfer",)))
+    assert (record.id, record.cause, record.book) == (f"spend:{verdict.id}", verdict.id, "main")
+    assert (record.payer, record.payee) == ("spend:judge/strict", "provider:openai")
+    assert (record.money, record.reason) == (Amount.parse("0.02", USD), "gpt-4o-2024: 90 tokens in, 8 out")
+    assert len(watched.orders) == 2
+    assert not await stage.events("ledger.transfer")  # it came from the log: the verdict is its event
+
+
+async def test_a_verdict_that_was_there_is_not_booked_again(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """By hand, the same judge is not asked the same twice; where it is told to, each answer costs what it cost."""
+    engine = _judging(stage, ledger)
+    talk = await engine.conversation("talk", agent=AgentId("boss"))
+    await talk.say("hello")
+    for again in (False, False, True):
+        await judge_now(engine.world, talk.record.current, Evaluation(evaluator="strict"), again=again)
+    await engine.bookkeeper.sweep()
+    tally = await ledger.account(AccountName("spend:judge/strict"), instrument=USD)
+    assert tally is not None
+    assert (tally.balance.units, tally.transfers) == (-2 * Amount.parse("0.02", USD).units, 2)
+
+
+@pytest.mark.parametrize("spent", [Spent(), Spent(1, 9, 9, 0.0, unpriced=1), Spent(usd=math.inf), Spent(usd=-1.0)])
+async def test_a_verdict_that_cost_nothing_is_not_booked(stage: Stage, ledger: EmbeddedLedger, spent: Spent) -> None:
+    """A check, an unpriced model, and no amount at all."""
+    watched = Watched(ledger)
+    engine = _judging(stage, watched, spent=spent)
+    talk = await engine.conversation("talk", agent=AgentId("boss"))
+    await talk.say("hello")
+    await judge_now(engine.world, talk.record.current, Evaluation(evaluator="strict"))
+    await engine.bookkeeper.sweep()
+    assert watched.orders == []
 
 
 @pytest.mark.parametrize(

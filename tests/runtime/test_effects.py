@@ -11,13 +11,15 @@ import pytest
 
 from p2engine.domain.decisions import Delegate, UseTool
 from p2engine.domain.ids import AgentId, EffectId
-from p2engine.domain.records import Perform
+from p2engine.domain.records import Batch, Perform
 from p2engine.domain.setup import Repeat
 from p2engine.domain.states import AgentResult, ToolResult
-from p2engine.limits import RELEASES_MAX, TRIES_MAX
+from p2engine.errors import NotLoaded
+from p2engine.limits import MISFITS_MAX, RELEASES_MAX, TRIES_MAX
 from p2engine.ports import AgentView, ToolContext
 from p2engine.runtime.conversation import Conversation
 from p2engine.runtime.engine import Engine
+from p2engine.runtime.handing_back import takes_the_same
 from tests.runtime.conftest import Gate, Script, Stage, Waiting, states_of, until
 
 ANN = AgentId("ann")
@@ -221,6 +223,126 @@ async def test_seam_29_a_tool_that_nobody_has_fails_after_a_while(stage: Stage) 
         "tool 'act' is on the agent's list, but no process that runs here has it loaded",
     )
     assert engine.world.released == {}
+
+
+class Lacking:
+    """A roster double that cannot set up anybody: it lacks a tool that another process has."""
+
+    def __init__(self, roster: Any) -> None:
+        self._roster = roster
+
+    async def setup(self, *_: Any, **__: Any) -> Any:
+        raise NotLoaded("render")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._roster, name)
+
+
+async def test_seam_29_a_child_is_opened_by_who_has_its_tools(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that cannot say what the child's model is told of a tool gives the call back, by the tool's name."""
+    agents = {"boss": Script([Delegate(ANN, "one")], "so it is"), "ann": Script("yes")}
+    client = stage.engine(agents, dispatch=Waiting)
+    worker = stage.engine(agents, dispatch=Waiting, is_local=False)
+    worker.world.roster = Lacking(worker.world.roster)
+    conversation, saying = await begun(client)
+    await jobs_of(client).do("think")
+    (call,) = await stage.owed(conversation)
+    await stage.store.write(Batch(conversation=conversation.record.id, releases=(call,), owner=client.world.owner))
+    with caplog.at_level(logging.WARNING, "p2engine.runtime"):
+        assert await worker.run(Perform(call)) == []
+    assert "waits for a process that has tool 'render'" in caplog.text
+    await client.sweeper.sweep()
+    await jobs_of(client).do_all()
+    async with asyncio.timeout(30):
+        assert (await saying).text == "so it is"
+
+
+NEWER = {"act": {"type": "object", "properties": {"extra": {"type": "string"}}, "required": ["extra"]}}
+
+
+async def test_seam_29_a_call_waits_for_who_has_the_tool_that_its_model_was_told_of(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Among workers, one whose tool takes other arguments gives each call back, says so once for the tool, and runs
+    nothing."""
+    act, newer = Recording(), Recording()
+    boss = Script([UseTool("act"), UseTool("act")], "so it is")
+    granted: dict[str, Repeat] = {"act": "idempotent"}
+    client = stage.engine({"boss": boss}, {}, granted, dispatch=Waiting)
+    one = stage.engine({"boss": boss}, {"act": newer}, granted, dispatch=Waiting, is_local=False, takes=NEWER)
+    two = stage.engine({"boss": boss}, {"act": act}, granted, dispatch=Waiting, is_local=False)
+    conversation, saying = await begun(client)
+    await jobs_of(client).do("think")
+    calls = await stage.owed(conversation)
+    assert len(calls) == 2
+    await stage.store.write(Batch(conversation=conversation.record.id, releases=tuple(calls), owner=client.world.owner))
+    with caplog.at_level(logging.WARNING, "p2engine.runtime"):
+        for effect in calls:
+            assert await one.run(Perform(effect)) == []
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"effect {calls[0]} waits for a process that has tool 'act' with other arguments than here, as its model was"
+        " told; said once"
+    )
+    assert newer.keys == []
+    for effect in calls:
+        await two.run(Perform(effect))
+    assert act.keys == calls
+    await client.sweeper.sweep()
+    await jobs_of(client).do_all()
+    async with asyncio.timeout(30):
+        assert (await saying).text == "so it is"
+
+
+async def test_seam_29_a_call_of_a_tool_that_nobody_has_as_it_was_is_run_in_the_end(stage: Stage) -> None:
+    """Handed back MISFITS_MAX times and still here: then as it is now, so that a turn does not wait for ever."""
+    act = Recording()
+    boss = Script([UseTool("act")], "so it is")
+    granted: dict[str, Repeat] = {"act": "idempotent"}
+    client = stage.engine({"boss": boss}, {}, granted, dispatch=Waiting)
+    worker = stage.engine({"boss": boss}, {"act": act}, granted, dispatch=Waiting, is_local=False, takes=NEWER)
+    conversation, saying = await begun(client)
+    await jobs_of(client).do("think")
+    (call,) = await stage.owed(conversation)
+    await stage.store.write(Batch(conversation=conversation.record.id, releases=(call,), owner=client.world.owner))
+    for _ in range(MISFITS_MAX):
+        await worker.run(Perform(call))
+        assert act.keys == []
+    await worker.run(Perform(call))
+    assert act.keys == [call]
+    assert worker.world.released == {}
+    await client.sweeper.sweep()
+    await jobs_of(client).do_all()
+    async with asyncio.timeout(30):
+        assert (await saying).text == "so it is"
+
+
+async def test_in_one_process_a_tool_that_was_edited_meanwhile_is_run_as_it_is(stage: Stage) -> None:
+    """There is nobody else who could have it as it was."""
+    act = Recording()
+    boss = Script([UseTool("act")], "so it is")
+    engine = stage.engine({"boss": boss}, {"act": act}, dispatch=Waiting, takes=NEWER)
+    _, saying = await begun(engine)
+    await jobs_of(engine).do_all()
+    assert (await saying).text == "so it is"
+    assert len(act.keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "loaded", "same"),
+    [
+        ({"properties": {"a": {"type": "string"}}}, {"properties": {"a": {"type": "string"}}}, True),
+        ({"properties": {"a": {"description": "an a"}}}, {"properties": {"a": {"description": "the a"}}}, True),
+        ({"properties": {"description": {}}}, {"properties": {}}, False),
+        ({"$defs": {"title": {"title": "T"}}}, {"$defs": {"title": {}}}, True),
+        ({"properties": {"a": {"type": "string"}}}, {"properties": {"a": {"type": "number"}}}, False),
+        ({"anyOf": [{"title": "x"}, {"type": "null"}]}, {"anyOf": [{}, {"type": "null"}]}, True),
+        ({"properties": {"a": {}}}, {"properties": {"a": {}}, "required": ["a"]}, False),
+    ],
+)
+def test_prose_about_arguments_is_no_other_version(told: dict[str, Any], loaded: dict[str, Any], same: bool) -> None:
+    """What may be given is compared, not what is said of it; an argument may be named like such a word."""
+    assert takes_the_same(told, loaded) is same
 
 
 async def test_a_job_that_is_told_twice_is_done_once(stage: Stage) -> None:

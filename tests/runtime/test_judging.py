@@ -90,6 +90,18 @@ async def test_a_turn_is_judged_at_its_end_and_answered_before(stage: Stage) -> 
     assert await stage.owed(conversation) == []
 
 
+async def test_what_the_turn_took_is_shown(stage: Stage) -> None:
+    """Steps, tokens and cost of the turn up to there, delegates included: what the reply says of the whole of it."""
+    judge = Judge(0.5)
+    engine = engine_of(stage, Script([UseTool("look")], [Delegate(AgentId("ann"), "look too")], "there"), judge)
+    conversation = await judged_by(engine, Evaluation(evaluator="good"))
+    reply = await conversation.say("where is it?")
+    await verdicts(stage, 1)
+    (seen,) = judge.seen
+    assert (seen.spent.tokens_in, seen.spent.tokens_out) == (reply.tokens_in, reply.tokens_out) == (40, 20)
+    assert seen.spent.steps == 6  # three replies, what the tool said, ann's reply, and what she said
+
+
 async def test_every_step_is_judged_where_that_is_asked_for(stage: Stage) -> None:
     """Each outcome that came back, by itself: the call, the result, the answer; and then the end."""
     judge = Judge(0.1, 0.2, 0.3, 0.4)

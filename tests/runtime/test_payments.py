@@ -11,6 +11,7 @@ import pytest
 from p2engine.domain.decisions import Delegate, Move, Say, ToolOutcome, UseTool
 from p2engine.domain.ids import AgentId
 from p2engine.domain.money import AccountName, Amount, Caps, Opening, Receipt, RecordQuery, Transfer
+from p2engine.errors import StoreError
 from p2engine.ledgers.embedded import EmbeddedLedger
 from p2engine.ports import AgentView, ToolContext
 from p2engine.runtime.engine import Engine
@@ -156,7 +157,8 @@ async def test_caps_hold(stage: Stage, ledger: EmbeddedLedger, caps: Caps, paid:
         ({"to_agent": "worker", "amount": 100.5}, "boss has 100.0 CREDIT, not 100.5 CREDIT"),
         ({"to_agent": "boss", "amount": 1}, "payer and payee are the same"),
         ({"to_agent": "nobody", "amount": 1}, "'nobody' has no wallet"),
-        ({"to_agent": "treasury:CREDIT", "amount": 1}, "nobody is named"),
+        ({"to_agent": "treasury:CREDIT", "amount": 1}, "'treasury:CREDIT' is no agent"),
+        ({"to_agent": "spend:boss", "amount": 1}, "'spend:boss' is no agent"),
         ({"to_agent": "", "amount": 1}, "to_agent"),
     ],
 )
@@ -172,6 +174,42 @@ async def test_failure_21_what_cannot_be_paid_is_a_result(
     assert says in event.body["content"]
     accounts = {account.name: str(account.balance) for account in await ledger.accounts() if account.kind == "wallet"}
     assert accounts == {"boss": "100.0", "worker": "100.0", "treasurer": "100.0"}
+
+
+async def test_a_refused_payment_is_written_down_with_whom_it_was_to_pay(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """Also where that is no agent: who looks through the ledger sees what was tried."""
+    pay = UseTool("transfer_funds", {"to_agent": "treasury:CREDIT", "amount": 1})
+    engine = _engine(stage, ledger, {"boss": _pays(pay)})
+    await (await engine.conversation("pay", agent=AgentId("boss"))).say("pay")
+    (record,) = await ledger.records(RecordQuery(types=("refusal",)))
+    assert (record.payer, record.payee, record.refusal) == ("boss", "treasury:CREDIT", "account")
+
+
+@pytest.mark.parametrize("name", ["treasury:CREDIT", "escrow:CREDIT", "spend:boss"])
+async def test_agents_look_up_balances_of_agents_only(stage: Stage, ledger: EmbeddedLedger, name: str) -> None:
+    """What the treasury has given out is not for a model to know."""
+    engine = _engine(stage, ledger, {"boss": _pays(UseTool("check_balance", {"agent_id": name}))})
+    await (await engine.conversation("look", agent=AgentId("boss"))).say("look")
+    (event,) = await stage.events("state.tool_result")
+    assert event.body["status"] == "error"
+    assert f"{name!r} is no agent" in event.body["content"]
+
+
+async def test_a_broken_ledger_is_told_to_the_model_without_its_whereabouts(
+    stage: Stage, ledger: EmbeddedLedger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where files and servers are is for whoever runs this: that stands in the log."""
+    engine = _engine(stage, ledger, {"boss": _pays(UseTool("check_balance"))})
+
+    async def door() -> EmbeddedLedger:
+        raise StoreError(f"the ledger {tmp_path}/ledger.db is gone", hint=f"restore {tmp_path}/keys")
+
+    engine.world.ledger = door
+    await (await engine.conversation("look", agent=AgentId("boss"))).say("look")
+    (event,) = await stage.events("state.tool_result")
+    assert event.body["status"] == "error"
+    assert str(tmp_path) not in event.body["content"]
+    assert f"{tmp_path}/ledger.db is gone (restore {tmp_path}/keys)" in caplog.text
 
 
 async def test_failure_22_a_balance_after_a_transfer_is_the_new_one(stage: Stage, ledger: EmbeddedLedger) -> None:

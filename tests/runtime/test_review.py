@@ -100,6 +100,7 @@ async def cut_while_writing(doing: Awaitable[Any], engine: Engine) -> None:
     task = asyncio.ensure_future(doing)
     writer = engine.world.store._writer  # type: ignore[attr-defined]
     while not writer._queue and not task.done():
+        writer._was_alone = False  # so that it waits for company, and can be cut off meanwhile
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -185,8 +185,8 @@ def test_failure_17_a_sink_goes_on_without_gaps_after_the_store_failed() -> None
                     raise StoreBusy("locked")
                 yield event
 
-        def tail(after: Cursor) -> AsyncIterator[Event]:
-            return failing(real(after))
+        def tail(after: Cursor, *, whole: bool = True) -> AsyncIterator[Event]:
+            return failing(real(after, whole=whole))
 
         stage.store.tail = tail  # type: ignore[method-assign]
         await engine.start()

@@ -1,5 +1,6 @@
 """What a conversation takes on disk and in memory: in proportion to what was said, and to nothing else."""
 
+import asyncio
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from p2engine.domain.decisions import Move, Say, UseTool
 from p2engine.errors import CorruptEntry
 from p2engine.ports import AgentView, ToolContext
-from tests.runtime.conftest import Script, Stage
+from tests.runtime.conftest import Gate, Script, Stage
 
 KB = 1024
 MB = 1024 * KB
@@ -86,6 +87,35 @@ async def test_the_cache_is_bounded(stage: Stage) -> None:
     assert len(stacks._stacks) == len(stacks._locks) < 10
     assert stacks._bytes == sum(stack.bytes_n + 4096 for stack in stacks._stacks.values())
     assert conversation.record.current in stacks._stacks
+
+
+async def test_what_is_at_work_is_forgotten_last(stage: Stage) -> None:
+    """A stack whose turn runs is kept while resting ones go; above a greater bound it goes too."""
+    gate = Gate()
+
+    async def slow(view: AgentView) -> str:
+        await gate.pass_through()
+        return f"heard {len(view.fragments)}"
+
+    engine = stage.engine({"slow": slow, "boss": Script("a" * KB)})
+    stacks = engine.world.stacks
+    stacks._bytes_max = 20 * KB
+    running = await engine.conversation("running", agent="slow")
+    turn = asyncio.ensure_future(running.say("q"))
+    await gate.reached.wait()
+
+    async def others(beginning: str) -> None:
+        for number in range(10):
+            await (await engine.conversation(f"{beginning}{number}", agent="boss")).say("q" * KB)
+
+    await others("a")
+    assert running.record.current in stacks._stacks
+    assert stacks._bytes <= 20 * KB
+    stacks._at_work_max = 10 * KB
+    await others("b")
+    assert running.record.current not in stacks._stacks
+    gate.open.set()
+    assert (await turn).text == "heard 1"
 
 
 async def test_failure_14_an_entry_that_cannot_be_read_is_named(on_file: Stage) -> None:

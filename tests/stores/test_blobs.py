@@ -97,3 +97,32 @@ def test_a_body_put_again_is_young_again(tmp_path: Path) -> None:
     os.utime(_file(tmp_path), (1, 1))
     asyncio.run(FileBlobs(tmp_path).put(b"body"))
     assert _file(tmp_path).stat().st_mtime > 1_000_000
+
+
+def test_seam_25_a_body_put_while_it_is_dropped_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever puts it between the look at its age and its end finds it, or puts it anew."""
+    import asyncio
+
+    blobs = FileBlobs(tmp_path)
+    ref = asyncio.run(blobs.put(b"body"))
+    replace, utime = Path.replace, os.utime
+
+    def put_first(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        asyncio.run(blobs.put(b"body"))
+        return replace(path, target)
+
+    utime(_file(tmp_path), (1, 1))
+    monkeypatch.setattr(Path, "replace", put_first)
+    assert asyncio.run(blobs.drop(ref, unused_s=3600)) == 0
+    assert asyncio.run(blobs.get(ref)) == b"body"
+
+    def drop_first(path: Path) -> None:
+        monkeypatch.setattr(os, "utime", utime)
+        assert asyncio.run(blobs.drop(ref, unused_s=3600)) == 4
+        utime(path)
+
+    utime(_file(tmp_path), (1, 1))
+    monkeypatch.setattr(os, "utime", drop_first)
+    asyncio.run(blobs.put(b"body"))
+    assert asyncio.run(blobs.get(ref)) == b"body"

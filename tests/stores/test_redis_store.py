@@ -2,19 +2,22 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as Lost
+from redis.exceptions import ResponseError
 
 from p2engine.domain import codec
 from p2engine.domain.effects import CallTool
 from p2engine.domain.ids import EffectId
-from p2engine.domain.records import Batch, Cursor, Perform, Query
-from p2engine.errors import HeadMoved, NewerFormat, Pruned, Rewound, StoreError
+from p2engine.domain.records import Batch, Cursor, Perform, Query, Written
+from p2engine.errors import HeadMoved, NewerFormat, Pruned, Rewound, StoreError, UsageError
+from p2engine.stores import redis_events, redis_scripts
 from p2engine.stores.redis import RedisStore
+from p2engine.stores.redis_server import Call
 from p2engine.testing.histories import (
     NOBODY,
     answering,
@@ -274,3 +277,77 @@ async def test_a_great_stack_is_loaded_whole(shared: ValkeyServer, opened: Open)
     assert [placed.seq for placed in await store.load(ref("demo"), since=301)] == list(range(300, 402, 2))
     assert EffectId(thought("demo", 401)) in await store.owed(ref("demo"))
     assert conversation("demo").current == ref("demo")
+
+
+# Calls that go together
+
+
+async def test_of_writes_that_go_together_each_stands_for_itself(shared: ValkeyServer, opened: Open) -> None:
+    """One round trip for all of them: one that is refused takes no other with it, and says what it missed."""
+    store = await opened(shared)
+    for name in ("a", "b", "c"):
+        await store.write(opening(name))
+    await store.write(answering("b"))
+    sizes = watch_groups(store)
+    first = asyncio.ensure_future(store.load(ref("a")))
+    await asyncio.sleep(0)  # it is on its way; what comes now waits for it
+    together = (store.write(answering("a")), store.write(asking("b", head=2)), store.write(answering("c")))
+    outcomes: Sequence[Any] = await asyncio.gather(*together, store.load(ref("nobody")), return_exceptions=True)
+    await first
+    assert max(sizes) == 4
+    assert [type(outcome) for outcome in outcomes] == [Written, HeadMoved, Written, UsageError]
+    assert [placed.seq for placed in outcomes[1].missing] == [2]
+    assert [len(await store.load(ref(name))) for name in ("a", "b", "c")] == [2, 2, 2]
+
+
+async def test_no_more_calls_go_together_than_the_server_should_do_at_once(
+    shared: ValkeyServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is more waits for the next round trip, in its order."""
+    store = await opened(shared)
+    for number in range(7):
+        await store.write(opening(f"w{number}"))
+    monkeypatch.setattr(redis_scripts, "CALLS_TOGETHER_MAX", 3)
+    sizes = watch_groups(store)
+    rows = [
+        (await written).row for written in [asyncio.ensure_future(store.write(answering(f"w{n}"))) for n in range(7)]
+    ]
+    assert sizes == [3, 3, 1]
+    assert rows == sorted(rows)
+
+
+async def test_a_refused_command_is_an_answer_among_others(shared: ValkeyServer, opened: Open) -> None:
+    """Those beside it are done; the connection goes on."""
+    server = (await opened(shared)).server
+    answers = await server.together([("SET", "k", b"1"), ("LPUSH", "k", 1), ("GET", "k"), ("CONFIG", "GET", "nothing")])
+    assert [type(answer) for answer in answers] == [bytes, ResponseError, bytes, list]
+    assert await server.together([]) == []
+
+
+def watch_groups(store: RedisStore) -> list[int]:
+    """How many calls go together, each time that some do."""
+    server, sizes = store.server, []
+    together = server.together
+
+    async def watched(calls: Sequence[Call]) -> list[Any]:
+        sizes.append(len(calls))
+        return await together(calls)
+
+    server.together = watched  # type: ignore[method-assign]
+    return sizes
+
+
+async def test_what_a_reader_of_the_log_remembers_is_bounded(
+    shared: ValkeyServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the log for ever does not remember every branch that there ever was."""
+    monkeypatch.setattr(redis_events, "BRANCHES_KNOWN_MAX", 2)
+    store = await opened(shared)
+    for number in range(6):
+        await store.write(opening(f"k{number}"))
+    for number in range(6):
+        events = await store.events(Query(conversation=conversation(f"k{number}").id))
+        assert {event.ref for event in events} == {ref(f"k{number}")}
+    assert len(store._log._branches) <= 3
+    assert len(store._log._groups) <= 3
+    assert len({event.ref for event in await store.events(Query())}) == 6

@@ -49,6 +49,20 @@ async def test_seam_22_unflushed_commits_are_not_held_back(tmp_path: Path) -> No
     await store.aclose()
 
 
+async def test_what_comes_alone_is_not_kept_waiting(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one that had no company the next is committed at once; those within the same tick share a flush again."""
+    monkeypatch.setattr(sqlite_writer, "FLUSH_ON_LOOP_MAX_S", float("inf"))
+    await store.write(opening("first"))
+    commits = Commits(store)
+    writes = [asyncio.ensure_future(store.write(opening(f"n{number}"))) for number in range(10)]
+    await asyncio.sleep(0)
+    assert commits.count == 1
+    await asyncio.gather(*writes)
+    assert commits.count == 2
+    await asyncio.gather(*(store.write(opening(f"m{number}")) for number in range(10)))
+    assert commits.count == 3
+
+
 async def test_a_member_that_cannot_be_bound_fails_alone(store: SqliteStore) -> None:
     """What SQLite cannot store fails the write that brought it; those that shared its flush are written."""
     good = [opening(f"n{number}") for number in range(5)]

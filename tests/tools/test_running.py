@@ -51,8 +51,9 @@ async def test_a_call_runs_and_answers() -> None:
 
     run: ToolRunner = runner(blocking, awaited)
 
-    assert run.has("blocking")
-    assert not run.has("gone")
+    assert (spec := run.spec("blocking")) is not None
+    assert spec.name == "blocking"
+    assert run.spec("gone") is None
     assert (await run("blocking", {"a": 1}, context())).content == "1 p2engine-tool"
     assert (await run("awaited", {"a": 1}, context())).content == f"1 {threading.current_thread().name}"
 

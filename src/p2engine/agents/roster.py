@@ -24,10 +24,10 @@ from p2engine.agents.moves import DELEGATE, delegate_spec
 from p2engine.agents.personas import PLAIN, SHIPPED, Personas, stamp
 from p2engine.agents.rules import RuleAgent
 from p2engine.documents import did_you_mean
-from p2engine.domain.ids import AgentId, BlobRef
+from p2engine.domain.ids import AgentId, BlobRef, blob_ref
 from p2engine.domain.messages import ToolSpec
 from p2engine.domain.setup import Budget, DedupPolicy, RenderPolicy, Setup, ToolGrant
-from p2engine.errors import ConfigError, CorruptEntry, SetupError, UsageError
+from p2engine.errors import ConfigError, CorruptEntry, NotLoaded, SetupError, UsageError
 from p2engine.ports import Agent, BlobStore
 from p2engine.positions import show
 
@@ -52,12 +52,13 @@ class Tools(NamedTuple):
     """The tools as the roster sees them.
 
     spec: of a loaded one. known: the names that may stand in a configuration, None: any. withheld: why no model gets
-    it, None where one may.
+    it, None where one may. missing: whether another process may have it, and this one does not.
     """
 
     spec: Callable[[str], ToolSpec | None]
     known: Callable[[], Collection[str] | None]
     withheld: Callable[[str], str | None]
+    missing: Callable[[str], bool] = lambda _: False
 
 
 class AgentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +139,7 @@ class FileRoster:
     def describe(self, agent: AgentId) -> AgentRow:
         """An agent as people see it. Raises UsageError for an unknown one."""
         entry = self._entry(agent, stand_in=False)
-        resolved = self._resolve(entry, Changes())
+        resolved = self._resolve(entry, Changes(), lacks_raise=False)
         return AgentRow(
             id=agent,
             source=self._listing.agents[agent].source,
@@ -164,7 +165,8 @@ class FileRoster:
     async def setup(self, agent: AgentId, changes: Mapping[str, Any], *, stand_in: bool = False) -> Setup:
         """The setup of `agent` under `changes`. Raises UsageError for an unknown agent, key, tool, persona or model.
 
-        stand_in: an unknown agent is the tool-less default one instead.
+        stand_in: an unknown agent is the tool-less default one instead. Raises NotLoaded for a tool that another
+        process may have.
         """
         entry = self._entry(agent, stand_in=stand_in)
         key = agent, _canonical(changes)
@@ -235,12 +237,20 @@ class FileRoster:
         return listing
 
     def _warnings(self) -> Iterator[str]:
+        missing: set[str] = set()
         for agent, listed in self._listing.agents.items():
             entry = listed.entry
             persona = entry.behavior_template if isinstance(entry, ModelEntry) else None
             for tool in self._personas.get(persona).wants if persona else ():
                 if tool not in entry.tools:
                     yield f"{listed.source}: persona {persona} wants the tool {tool}, which {agent} does not have"
+            for tool in entry.tools:
+                if tool not in missing and self._tools.missing(tool):
+                    missing.add(tool)
+                    yield (
+                        f"{listed.source}: {agent} may use the tool {tool}, which is not loaded here: its calls are"
+                        " left to workers that have it"
+                    )
             if entry.delegates_to and DELEGATE not in entry.tools:
                 yield f"{listed.source}: {agent} has delegates_to but not the tool {DELEGATE}"
 
@@ -256,14 +266,14 @@ class FileRoster:
             raise UsageError(f"an agent's name has {AGENT_ID_WORDS}; this is {show(agent)}")
         return ModelEntry(id=agent)
 
-    def _resolve(self, entry: AgentEntry, changes: Changes) -> _Resolved:
+    def _resolve(self, entry: AgentEntry, changes: Changes, *, lacks_raise: bool = True) -> _Resolved:
         agent = AgentId(entry.id)
         is_listed = agent in self._listing.agents
         if changes.tools and not is_listed:
             raise UsageError(f"agent {agent!r} is the default one, which has no tools", hint="list it in agents.yml")
         names = entry.tools if changes.tools is None else changes.tools
         delegates = self._listing.delegates(agent) if is_listed and DELEGATE in names else ()
-        specs, withheld = self._granted(names, delegates)
+        specs, withheld = self._granted(names, delegates, lacks_raise)
         budget = entry.budget.over(self._defaults.budget)
         setup = Setup(
             agent=agent,
@@ -282,9 +292,12 @@ class FileRoster:
         return _Resolved(setup, self._instructions(setup, specs), specs, withheld)
 
     def _granted(
-        self, names: Sequence[str], delegates: Sequence[AgentId]
+        self, names: Sequence[str], delegates: Sequence[AgentId], lacks_raise: bool
     ) -> tuple[tuple[ToolSpec, ...], dict[str, str]]:
-        """The tools among `names` that a model gets, and why it does not get the others."""
+        """The tools among `names` that a model gets, and why it does not get the others.
+
+        lacks_raise: NotLoaded for one that another process may have, else it is one of the others.
+        """
         specs: list[ToolSpec] = []
         withheld: dict[str, str] = {}
         for name in names:
@@ -293,6 +306,11 @@ class FileRoster:
                 withheld[name] = why
             elif name == DELEGATE and not delegates:
                 withheld[name] = "there is no other agent to ask"
+            elif spec is None and self._tools.missing(name):
+                lacks = NotLoaded(name)
+                if lacks_raise:
+                    raise lacks
+                withheld[name] = lacks.message
             elif spec is None:
                 known = self._tools.known() or ()
                 raise UsageError(f"no tool {show(name)}{'' if name in known else did_you_mean(name, known)}")
@@ -330,14 +348,15 @@ class FileRoster:
             raise UsageError(error.message) from None
 
     async def _stored(self, resolved: _Resolved) -> Setup:
-        """The setup with its bodies in the blob store."""
-        instructions = specs = None
-        if resolved.instructions:
-            instructions = await self._blobs.put(resolved.instructions.encode())
-        if resolved.specs:
-            specs = await self._blobs.put(msgspec.json.encode(resolved.specs, order="sorted"))
-        _keep(self._bodies, (instructions, specs), (resolved.instructions, resolved.specs))
-        return replace(resolved.setup, instructions=instructions, specs=specs)
+        """The setup with its bodies in the blob store, where they are put once: many setups differ in a seed only."""
+        instructions = resolved.instructions.encode()
+        specs = msgspec.json.encode(resolved.specs, order="sorted") if resolved.specs else b""
+        refs = blob_ref(instructions) if instructions else None, blob_ref(specs) if specs else None
+        if refs not in self._bodies:
+            for body in filter(None, (instructions, specs)):
+                await self._blobs.put(body)
+            _keep(self._bodies, refs, (resolved.instructions, resolved.specs))
+        return replace(resolved.setup, instructions=refs[0], specs=refs[1])
 
     async def _specs(self, ref: BlobRef) -> tuple[ToolSpec, ...]:
         try:

@@ -46,9 +46,9 @@ def _last_said(fragments: Sequence[Fragment]) -> tuple[str, list[str]]:
     """The last message to the agent, and what its calls since then came to."""
     results: list[str] = []
     for piece in reversed(fragments):
-        if piece.message.role == "user":
+        if piece.role == "user":
             return piece.message.text, results[::-1]
-        if piece.message.role == "tool":
+        if piece.role == "tool":
             results.append(piece.message.text)
     return "", results[::-1]
 

@@ -39,7 +39,7 @@ def run_with_ledger(ctx: typer.Context, body: Body, *, opens: bool = True) -> No
     async def with_engine(engine: "Engine", output: Output) -> int | None:
         books = Open(engine, await ledger_of(engine))
         if opens:
-            await opened(books)
+            await _opened_if_it_can_be(books, output)
         await _in_step(engine, output)
         try:
             return await body(books, output)
@@ -115,6 +115,16 @@ async def _in_step(engine: "Engine", output: Output) -> None:
         output.note(f"the log does not have it yet: {error}")
 
 
+async def _opened_if_it_can_be(books: Open, output: Output) -> None:
+    """A ledger whose key is not here is looked at as it is; what would write refuses by itself."""
+    from p2engine.ledgers.keys import KeyMissing
+
+    try:
+        await opened(books)
+    except KeyMissing as missing:
+        output.note(f"nobody can pay, only look: {missing}")
+
+
 async def opened(books: Open, balance: str | None = None, agent: str | None = None) -> tuple[list[str], list[str]]:
     """Open the wallets that are missing: the names that were opened, and those that were open."""
     from p2engine.wiring.wallets import openings
@@ -135,7 +145,8 @@ def a_row(record: "Record") -> dict[str, Any]:
         "payer": record.payer,
         "payee": record.payee,
         "amount": record.amount,
-        "reason": record.why or record.reason,
+        "reason": record.reason,
+        "why": record.why or None,
         "status": record.status,
         "cause": record.cause,
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from p2engine.cli import conversation_score, conversation_travel, conversation_watch
+from p2engine.cli import conversation_prune, conversation_score, conversation_travel, conversation_watch
 from p2engine.cli.arguments import ConversationName, conversation_of
 from p2engine.cli.options import group
 from p2engine.cli.output import Output, iso, one_line
@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     conversation.command("stack")(stack)
     conversation.command("branches")(branches)
     conversation_travel.register(conversation)
+    conversation_prune.register(conversation)
     conversation_score.register(conversation)
     conversation_watch.register(conversation)
     app.add_typer(conversation, name="conversation")

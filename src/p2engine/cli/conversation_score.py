@@ -43,8 +43,9 @@ def score(
     """Have the last answer of every branch judged, the best first."""
 
     async def body(engine: "Engine", output: Output) -> int:
-        from p2engine.cli.verdicts import evaluation_of, score_words, verdict_row
+        from p2engine.cli.verdicts import evaluation_of, score_words, tell_broken, verdict_row
 
+        tell_broken(engine, output)
         conversation = await conversation_of(engine, name)
         asked = (await conversation.stack()).setup.evaluations
         if evaluator is None and rubric is None and asked:

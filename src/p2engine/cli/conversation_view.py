@@ -240,6 +240,8 @@ def summary_of(event: Event, width: int = 200) -> str:
             return one_line(f"the ledger up to record {body.get('seq')}", width)
         case kind if kind.startswith("ledger."):
             return one_line(_paid_words(body), width)
+        case "conversation.pruned" | "branch.pruned":
+            return one_line(f"{body.get('name')}, {body.get('entries')} entries", width)
         case "branch.checked_out":
             return one_line(body.get("name"), width)
         case _:

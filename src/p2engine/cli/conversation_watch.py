@@ -85,6 +85,7 @@ def watch(
             async for event in engine.events(cursor, conversation=conversation.record.id):
                 cursor = event.cursor
                 output.line(_event_words(event, conversation), event_line(event))
+            output.note(f"{conversation.name} was pruned")
         finally:
             output.note(f"to go on from here: --after {cursor}")
 

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Check Python, configuration, folders, store, disk and models, each with its mend. Exit 1 where one fails."""
+    """Check Python, configuration, folders, store, ledger, disk, models, each with its mend. Exit 1 where one fails."""
     options = options_of(ctx)
 
     async def body(output: Output) -> int:

@@ -49,6 +49,9 @@ def list_all(ctx: typer.Context) -> None:
     """List the evaluators that are loaded."""
 
     async def body(engine: "Engine", output: Output) -> None:
+        from p2engine.cli.verdicts import tell_broken
+
+        tell_broken(engine, output)
         known = engine.evaluators
         rows = [
             {
@@ -88,9 +91,10 @@ def run(
     """Have the last answer of a conversation judged. What is known already is not asked again."""
 
     async def body(engine: "Engine", output: Output) -> int:
-        from p2engine.cli.verdicts import evaluation_of, verdict_lines, verdict_row
+        from p2engine.cli.verdicts import evaluation_of, tell_broken, verdict_lines, verdict_row
         from p2engine.runtime.judging import judge_now
 
+        tell_broken(engine, output)
         conversation = await conversation_of(engine, name)
         target = await conversation.branch(branch)
         asked = (await conversation.stack(branch=branch)).setup.evaluations
@@ -138,18 +142,21 @@ def top(
         measuring = {seen.name for seen in found if metric == "score" or metric in seen.verdict.metrics}
         ranked = sorted((seen for seen in found if seen.name in measuring), key=lambda seen: _rank(seen, metric))[:k]
         rows = [{"rank": place, **seen_row(seen, metric)} for place, seen in enumerate(ranked, 1)]
+        shows_terms = any(seen.by for seen in ranked)
         cells = [
             (
                 place,
                 seen.record.name,
                 seen.event.branch,
                 seen.name,
+                *([seen.by] if shows_terms else []),
                 score_words(seen.value(metric), seen.verdict),
                 one_line(seen.verdict.comment, COMMENT_WIDTH),
             )
             for place, seen in enumerate(ranked, 1)
         ]
-        output.table("", ("", "conversation", "branch", "evaluator", metric, "comment"), cells, rows)
+        judged = ("evaluator", *(["terms"] if shows_terms else []))
+        output.table("", ("", "conversation", "branch", *judged, metric, "comment"), cells, rows)
         if ranked:
             output.next(f"p2engine conversation stack {shlex.quote(ranked[0].record.name)}")
 
@@ -160,6 +167,7 @@ async def _top_trials(engine: "Engine", output: Output, rollout: "Rollout", metr
     """The trials of a rollout by one of its metrics."""
     from p2engine.documents import did_you_mean
     from p2engine.rollouts import journal
+    from p2engine.wiring import experiments
 
     results = await journal.results(engine.world, rollout)
     known = dict.fromkeys(name for result in results for name in result.metrics)
@@ -182,6 +190,10 @@ async def _top_trials(engine: "Engine", output: Output, rollout: "Rollout", metr
     columns = ("rank", "conversation", "variant", "trial", "value", "status")
     cells = [tuple(row[name] for name in columns) for row in rows]
     output.table("", ("", "conversation", "variant", "trial", metric, "status"), cells, rows)
+    terms = experiments.terms_of(engine, rollout.spec, metric)
+    if len(set(terms.values())) > 1:
+        each = "; ".join(f"{team}: {words}" for team, words in terms.items())
+        output.note(f"{metric} is not the same measurement in all teams: {each}")
     if ranked:
         best = ranked[0]
         output.next(f"p2engine rollout show {rollout.id} {shlex.quote(best.variant)} {best.number}")

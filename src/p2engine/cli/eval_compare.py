@@ -56,11 +56,12 @@ def diff(
         if output.is_json:
             output.document({"a": one, "b": other, "metrics": rows, "preference": _shown(preference)})
             return
+        named = ("evaluator", *(["terms"] if any(row["terms"] for row in rows) else []), "metric")
         cells = [
-            (row["evaluator"], row["metric"], _mean(row["a"]), _mean(row["b"]), _signed(row["difference"]))
+            (*(row[name] for name in named), _mean(row["a"]), _mean(row["b"]), _signed(row["difference"]))
             for row in rows
         ]
-        output.table("", ("evaluator", "metric", one, other, "B - A"), cells, rows)
+        output.table("", (*named, one, other, "B - A"), cells, rows)
         if preference is not None:
             winner = {"first": one, "second": other, "tie": "neither"}.get(preference.winner or "", "undecided")
             output.line(f"better: {winner}. {one_line(preference.comment, 500)}")
@@ -109,9 +110,9 @@ def _shown(preference: "Preference | None") -> dict[str, Any] | None:
 
 
 def _newest(found: "list[Seen]") -> "list[Seen]":
-    """Of each conversation's stack and each evaluator, the verdicts on what it judged last."""
-    last = {(seen.record.id, seen.event.ref, seen.name): seen.verdict.subject for seen in found}
-    return [seen for seen in found if last[seen.record.id, seen.event.ref, seen.name] == seen.verdict.subject]
+    """Of each conversation's stack and each evaluator on its terms, the verdicts on what it judged last."""
+    last = {(seen.record.id, seen.event.ref, seen.name, seen.by): seen.verdict.subject for seen in found}
+    return [seen for seen in found if last[seen.record.id, seen.event.ref, seen.name, seen.by] == seen.verdict.subject]
 
 
 def _differences(one: "list[Seen]", other: "list[Seen]") -> list[dict[str, Any]]:
@@ -121,16 +122,18 @@ def _differences(one: "list[Seen]", other: "list[Seen]") -> list[dict[str, Any]]
         means = [_summary(side.get(key, [])) for side in sides]
         a, b = (each["mean"] for each in means)
         gap = None if a is None or b is None else round(b - a, 12)
-        rows.append({"evaluator": key[0], "metric": key[1], "a": means[0], "b": means[1], "difference": gap})
+        names = {"evaluator": key[0], "terms": key[1] or None, "metric": key[2]}
+        rows.append({**names, "a": means[0], "b": means[1], "difference": gap})
     return rows
 
 
-def _values(found: "list[Seen]") -> dict[tuple[str, str], list[float | None]]:
-    values: dict[tuple[str, str], list[float | None]] = {}
+def _values(found: "list[Seen]") -> dict[tuple[str, str, str], list[float | None]]:
+    """By evaluator, its terms, and metric."""
+    values: dict[tuple[str, str, str], list[float | None]] = {}
     for seen in found:
-        values.setdefault((seen.name, "score"), []).append(seen.verdict.score)
+        values.setdefault((seen.name, seen.by, "score"), []).append(seen.verdict.score)
         for metric, value in seen.verdict.metrics.items():
-            values.setdefault((seen.name, metric), []).append(value)
+            values.setdefault((seen.name, seen.by, metric), []).append(value)
     return values
 
 
@@ -171,9 +174,10 @@ def calibrate(
     """
 
     async def body(engine: "Engine", output: Output) -> None:
-        from p2engine.cli.verdicts import evaluation_of, verdict_row
+        from p2engine.cli.verdicts import evaluation_of, tell_broken, verdict_row
         from p2engine.evals.calibration import read_labels
 
+        tell_broken(engine, output)
         labels = read_labels(file)
         evaluation = evaluation_of(evaluator, rubric=rubric, model=model)
         engine.evaluators.check(evaluation)

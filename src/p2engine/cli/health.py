@@ -56,6 +56,7 @@ async def examine(options: Options) -> AsyncIterator[Finding]:
             yield finding
     for finding in await _servers(settings):
         yield finding
+    yield await _ledger(settings)
     yield _disk(settings.home)
     for finding in await _models(report, settings):
         yield finding
@@ -158,11 +159,17 @@ async def _servers(settings: Settings) -> Sequence[Finding]:
     from p2engine.cli.health_servers import blobs_finding, dispatch_findings, redis_findings
 
     found = [*await redis_findings(settings)]
-    if settings.dispatch == "celery" and all(each.status != "fail" for each in found):
-        found += await dispatch_findings(settings)
+    if settings.dispatch == "celery":
+        found += await dispatch_findings(settings, is_reachable=found[0].status != "fail")
     if settings.store == "redis":
         found.append(blobs_finding(settings))
     return found
+
+
+async def _ledger(settings: Settings) -> Finding:
+    from p2engine.cli.health_ledger import ledger_finding  # it gives findings of this module
+
+    return await ledger_finding(settings)
 
 
 def _exists(path: Path) -> bool:

@@ -3,15 +3,15 @@
 Each of them is looked at in one function, which gives its findings in order. Brokers, workers and queues belong here.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from p2engine.cli.health import Finding, Status
-from p2engine.errors import P2EngineError
+from p2engine.errors import P2EngineError, StoreError
 from p2engine.settings import Settings
 from p2engine.stores.redis_checks import Found, Info
 from p2engine.stores.redis_server import RedisServer
-from p2engine.wiring import Engine
+from p2engine.wiring import Engine, asking_of
 
 SKEW_LOW_S: Final = 5.0  # between this host's clock and the server's: worth a warning
 SLOW_MS: Final = 10.0  # for one answer: a turn asks about ten times
@@ -92,30 +92,52 @@ def _clock(ahead_s: float) -> Finding:
     return Finding("redis.clock", "warn", detail, "set one of the two by NTP")
 
 
-async def dispatch_findings(settings: Settings) -> Sequence[Finding]:
-    """Whether workers are there, what waits for them on the queues, and how long anything has been owed."""
+async def dispatch_findings(settings: Settings, *, is_reachable: bool) -> Sequence[Finding]:
+    """Whether workers are there, what waits for them on the queues, and how long anything has been owed.
+
+    is_reachable: whether the Redis answers; without, each of them is said to be unknown.
+    """
+    if not is_reachable:
+        return [_unknown(check, "the Redis cannot be used") for check in ("workers", "queues", "owed")]
+    dispatcher = asking_of(settings)
+    try:
+        found = [_workers(await dispatcher.workers()), _queues(await dispatcher.depths())]
+    except OSError as error:
+        found = [_unknown(check, str(error)) for check in ("workers", "queues")]
+    finally:
+        await dispatcher.aclose()
+    return [*found, *await _owed(settings)]
+
+
+def _unknown(check: str, why: str) -> Finding:
+    return Finding(check, "fail", f"not known: {why}")
+
+
+def _workers(there: Sequence[str]) -> Finding:
+    if there:
+        return Finding("workers", "ok", f"{len(there)}: {', '.join(there)}")
+    return Finding("workers", "warn", "none is there: nothing that is said is answered", "p2engine worker")
+
+
+def _queues(depths: Mapping[str, int]) -> Finding:
+    waiting = [f"{name} {depth}" for name, depth in depths.items() if depth]
+    return Finding("queues", "ok", ", ".join(waiting) or "empty")
+
+
+async def _owed(settings: Settings) -> Sequence[Finding]:
+    """What no process is at; and the store, where it cannot be opened."""
     try:
         async with Engine.open(settings=settings, work=False, project_code=False) as engine:
-            return [found async for found in _dispatched(engine)]
+            count, since = await engine.world.store.backlog()
+            age_s = 0.0 if since is None else engine.world.clock.now() - since
+    except StoreError as error:
+        unknown = _unknown("owed", "the store cannot be opened")
+        if settings.store != "redis":  # a store of this host is looked over by itself
+            return [unknown]
+        return [Finding("store", "fail", error.message, error.hint), unknown]
     except P2EngineError as error:
-        return [Finding("workers", "fail", error.message, error.hint)]
-    except OSError as error:
-        return [Finding("workers", "fail", str(error))]
-
-
-async def _dispatched(engine: Engine) -> AsyncIterator[Finding]:
-    if engine.elsewhere is None:
-        return
-    workers = await engine.elsewhere.workers()
-    if workers:
-        yield Finding("workers", "ok", f"{len(workers)}: {', '.join(workers)}")
-    else:
-        yield Finding("workers", "warn", "none is there: nothing that is said is answered", "p2engine worker")
-    waiting = {name: depth for name, depth in (await engine.elsewhere.depths()).items() if depth}
-    yield Finding("queues", "ok", ", ".join(f"{name} {depth}" for name, depth in waiting.items()) or "empty")
-    count, since = await engine.world.store.backlog()
-    age_s = 0.0 if since is None else engine.world.clock.now() - since
+        return [_unknown("owed", error.message)]
     status: Status = "warn" if age_s > OVERDUE_S else "ok"
     oldest = f", the oldest for {age_s:.0f} s" if since is not None else ""
     mend = "start more workers, or look into their logs for what they lack" if status == "warn" else ""
-    yield Finding("owed", status, f"{count} held by no process{oldest}", mend)
+    return [Finding("owed", status, f"{count} held by no process{oldest}", mend)]

@@ -224,6 +224,7 @@ async def _records(books: "Open", query: "RecordQuery", output: Output) -> None:
     columns = ["id", "at", "type", "payer", "payee", "amount", "status", "reason"]
     if query.book is None and any(row["book"] != MAIN for row in rows):
         columns.insert(2, "book")
-    output.table("", columns, [tuple(row[name] for name in columns) for row in rows], rows)
+    shown = [row | {"reason": row["why"] or row["reason"]} for row in rows]
+    output.table("", columns, [tuple(row[name] for name in columns) for row in shown], rows)
     if rows:
         output.next("p2engine artifact why ID")

@@ -77,6 +77,7 @@ def verify(
             "records": found.records,
             "accounts": found.accounts,
             "sealed": found.sealed,
+            "noted": found.noted,
             "findings": [{"what": one.what, "record": one.seq, "text": one.text} for one in found.findings],
         }
         lines = [one.text for one in found.findings]
@@ -86,6 +87,8 @@ def verify(
                 lines.append(f"the first {published.count} records are those of the published checkpoint")
         if not found.sealed:
             lines.append("the key is not here: seals and head were not checked")
+        if not found.noted:
+            lines.append("no head lies beside the key: a tail that was cut, or an older copy, could not be told")
         output.document(document, "\n".join(lines))
         return 0 if found.is_sound else 1
 
@@ -159,7 +162,11 @@ def proof(
     ctx: typer.Context,
     order: Annotated[str, typer.Argument(metavar="ID", help="The id of a transfer, or how alone it begins.")],
 ) -> None:
-    """Print the proof that one transfer stands in the ledger. `verify --proof` checks it, by the public key alone."""
+    """Print the proof that one transfer stands in the ledger. `verify --proof` checks it, by the public key alone.
+
+    It shows id, type, time, book, payer, payee, amount, reason, and of a refusal why: not what the payer has left, not
+    the cause, not the limits it counts for. Nor anything of other records, but how many there are.
+    """
 
     async def body(books: "Open", output: Output) -> None:
         import msgspec
@@ -257,9 +264,9 @@ def _cell(name: str, value: object) -> str:
 
 
 def _line(record: "Record") -> dict[str, Any]:
-    more = {name: getattr(record, name) or None for name in ("why", "left", "owner", "hold")}
-    row = a_row(record) | {"seq": record.seq, "book": record.book, "instrument": record.instrument}
-    row |= {**more, "reason": record.reason}
+    left = record.payer_left
+    more = {"left": None if left is None else str(left), "owner": record.owner or None, "hold": record.hold or None}
+    row = a_row(record) | {"seq": record.seq, "instrument": record.instrument, **more}
     return {name: row[name] for name in COLUMNS}
 
 

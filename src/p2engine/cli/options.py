@@ -40,7 +40,6 @@ LATER = frozenset(
         *(
             "conversation.merge",
             "conversation.pause",
-            "conversation.prune",
             "conversation.replay",
         ),
         *("conversation.tell", "conversation.tree"),

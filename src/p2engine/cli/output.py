@@ -86,6 +86,13 @@ class Output:
         """Whether a person reads the results as they come."""
         return self.out.isatty() and not self.is_json
 
+    @property
+    def width(self) -> int:
+        """Characters on a line of the results: of the terminal, else as COLUMNS says, else 80."""
+        from rich.console import Console
+
+        return Console(file=self.out).width
+
     def safe(self, text: object) -> str:
         """Text of others as it may be printed."""
         return safe(text)

@@ -30,6 +30,8 @@ from p2engine.domain.states import (
 from p2engine.errors import UsageError
 from p2engine.limits import REFERENCES_LISTED_MAX
 from p2engine.runtime.artifacts import SAVED
+from p2engine.runtime.bookkeeper import COSTS
+from p2engine.runtime.judging import VERDICT
 from p2engine.wiring import Engine
 
 FACTS = (
@@ -80,8 +82,8 @@ async def find(engine: Engine, ref: str) -> Found:
     """
     if _BLOB.fullmatch(ref):
         return Blob(BlobRef(ref))
-    if (spent := place_of(ref.removeprefix(SPEND))) is not None and ref.startswith(SPEND):
-        return await _model_call(engine, spent.ref, ref.removeprefix(SPEND))
+    if ref.startswith(SPEND):
+        return await _spending(engine, ref.removeprefix(SPEND))
     if by_prefix := _ENTRY_BY_PREFIX.fullmatch(ref):
         branch = await _branch_by_prefix(engine, by_prefix[1])
         return await _event_at(engine, f"{branch.ref}:{by_prefix[2]}", ref)
@@ -119,13 +121,13 @@ async def _event_at(engine: Engine, name: str, asked: str) -> Event:
     raise _nothing(asked)
 
 
-async def _model_call(engine: Engine, ref: StackRef, effect: str) -> Event:
-    """The model call of that effect, by which the ledger names what it cost."""
-    if await engine.world.store.branch(ref) is not None:
-        async for event in all_events(engine, Query(ref=ref, kinds=("model.reply",))):
-            if event.cause == effect:
-                return event
-    raise _nothing(SPEND + effect)
+async def _spending(engine: Engine, name: str) -> Event:
+    """The model call of that effect or the verdict of that id, by which the ledger names what it cost."""
+    place = place_of(name)
+    async for event in all_events(engine, Query(ref=place.ref if place else None, kinds=COSTS)):
+        if name == (event.id if event.kind == VERDICT else event.cause):
+            return event
+    raise _nothing(SPEND + name)
 
 
 def _order(event: Event) -> str | None:

@@ -22,7 +22,7 @@ PAGE = 1000  # events read at a time where few may be wanted
 
 async def all_events(engine: Engine, query: Query) -> AsyncIterator[Event]:
     """Every event that matches, oldest first, whatever its limit says."""
-    query = replace(query, limit=QUERY_EVENTS_MAX, newest=False)
+    query = replace(query, limit=QUERY_EVENTS_MAX, newest=False, whole=False)
     while True:
         events = await engine.query(query)
         for event in events:

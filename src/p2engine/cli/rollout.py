@@ -64,6 +64,7 @@ def start(
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print what every variant runs with, after the plan.")
     ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and stop: nothing is run.")] = False,
     budget: Budget = None,
     yes: Yes = False,
     fail_under: Annotated[
@@ -85,7 +86,7 @@ def start(
     _no_debt(budget)
 
     async def body(engine: "Engine", output: Output) -> int:
-        from p2engine.cli.rollout_plan import tell_config, tell_plan
+        from p2engine.cli.rollout_plan import tell_config, tell_document, tell_plan
         from p2engine.cli.rollout_thresholds import read_thresholds
         from p2engine.rollouts.journal import Options
         from p2engine.wiring import experiments, runners
@@ -101,6 +102,10 @@ def start(
         tell_plan(output, look, aside=nowait)
         if show_config:
             tell_config(output, look, aside=nowait)
+        if dry_run:
+            tell_document(output, look)
+            output.next(f"p2engine rollout check {quote(str(file))}")
+            return 0
         command = f"start {quote(str(file))}"
         if refused := await _refused(ctx, output, look, command, said=yes or budget is not None):
             return refused
@@ -113,11 +118,12 @@ def start(
             return 0
         return await _run(engine, output, rollout, follow=follow, thresholds=thresholds)
 
-    run_with_engine(ctx, body, work=not nowait)
+    run_with_engine(ctx, body, work=not (nowait or dry_run))
 
 
 def resume(ctx: typer.Context, rollout: Id, follow: Follow = False, budget: Budget = None, yes: Yes = False) -> None:
-    """Go on with a rollout that was cut off, stopped or cancelled. What has ended is not run again.
+    """Go on with a rollout that was cut off, stopped or cancelled. What has ended is not run again; trials that a
+    cancellation ended begin anew.
 
     One that was cancelled asks as `start` does before models are paid again; one that has spent its money wants more.
     """
@@ -205,7 +211,7 @@ def cancel(ctx: typer.Context, rollout: Id) -> None:
 
 
 def list_(ctx: typer.Context) -> None:
-    """List the rollouts, the newest last. `interrupted`: whoever ran it on this machine is gone; resume goes on."""
+    """List the rollouts, the newest last. `interrupted`: whoever ran it is gone; resume goes on."""
 
     async def body(engine: "Engine", output: Output) -> None:
         from p2engine.rollouts import journal
@@ -305,11 +311,15 @@ async def _run(
     from p2engine.cli.rollout_view import tell_report
     from p2engine.rollouts import journal
     from p2engine.wiring import experiments, runners
+    from p2engine.wiring.outlook import places
 
     trials = experiments.planned(rollout.spec, rollout.options)
     known = await journal.results(engine.world, rollout)
     offline = bool(rollout.provenance.get("offline"))
-    board = Board(rollout.spec, trials, known, now=engine.world.clock.now, offline=offline)
+    at_once = places(rollout.spec, rollout.options)
+    seed = rollout.spec.seed if rollout.options.seed is None else rollout.options.seed
+    now = engine.world.clock.now
+    board = Board(rollout.spec, trials, known, now=now, offline=offline, at_once=at_once, seed=seed)
     output.note(f"rollout {rollout.id}")
     try:
         with runners.hold(engine.settings.home, rollout.id) as held, shown(output, board, follow=follow) as view:

@@ -7,15 +7,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from p2engine.cli.output import Output, one_line, safe
+from p2engine.cli.rollout_pace import Pace
 from p2engine.cli.rollout_plan import money
-from p2engine.errors import SetupError
 from p2engine.rollouts.estimate import by_arm
+from p2engine.rollouts.figures import Chance, Figure, figure_of
 from p2engine.rollouts.findings import OFFLINE, number, span
 from p2engine.rollouts.results import TrialResult, metric_names
-from p2engine.rollouts.samples import t_quantile
 from p2engine.rollouts.spec import Spec, Trial
 from p2engine.rollouts.trial_rows import trial_row
 
@@ -31,7 +32,8 @@ COLUMNS = ("variant", "", "trials", "so far", "errors", "cost", "seconds")
 SPARED = ("", "seconds", "cost", "errors", "so far", "trials")  # in this order, where the screen is narrow
 WIDE = 10_000  # characters: a screen on which all columns fit
 REFRESH = 4  # a second
-LEVEL = 0.975
+STALE = 1.05  # times as many values, before an interval is counted anew
+OVERDUE = "the last ones take longer than usual"
 
 
 class View(Protocol):
@@ -41,77 +43,60 @@ class View(Protocol):
 
 
 @dataclass(slots=True)
-class Running:
-    """The mean and spread of numbers as they come, one at a time (Welford 1962)."""
-
-    n: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def take(self, value: float) -> None:
-        self.n += 1
-        away = value - self.mean
-        self.mean += away / self.n
-        self.squares += away * (value - self.mean)
-
-    def half(self) -> float | None:
-        """Half of the 95 % interval of the mean; None where there is none."""
-        if self.n < 2:
-            return None
-        try:
-            return t_quantile(LEVEL, self.n - 1) * math.sqrt(self.squares / (self.n - 1) / self.n)
-        except SetupError:  # without scipy there are means alone
-            return None
-
-
-@dataclass(slots=True)
 class Tally:
-    """What is known of one arm so far."""
+    """What is known of one arm so far. team, variant: their ids, by which the report draws the same chance."""
 
     name: str
+    team: str
+    variant: str
     planned: int
     names: Sequence[str]
     ended: int = 0
     errors: int = 0
     usd: float = 0.0
     unpriced: bool = False
-    seconds: Running = field(default_factory=Running)
-    metrics: dict[str, Running] = field(default_factory=dict)
+    seconds: float = 0.0
+    scores: dict[str, list[tuple[int, str, float]]] = field(default_factory=dict)
+    _counted: Figure | None = None
 
     def take(self, result: TrialResult) -> None:
         self.ended += 1
         self.errors += result.status != "done"
         self.usd += result.cost.usd
         self.unpriced = self.unpriced or result.cost.unpriced > 0
-        self.seconds.take(result.duration_s)
+        self.seconds += result.duration_s
         for name, value in result.metrics.items():
             if value is not None:
-                self.metrics.setdefault(name, Running()).take(value)
+                self.scores.setdefault(name, []).append((result.number, result.task, value))
 
     @property
     def forecast(self) -> float:
         """What all its trials will cost, if they go on so."""
         return self.usd * self.planned / self.ended if self.ended else 0.0
 
-    def score(self, *, compared: bool) -> str:
-        """The first number that there is, with its interval where arms are compared: of a score, within its scale."""
-        name = next((name for name in (*self.names, *self.metrics) if name in self.metrics), None)
-        if name is None:
-            return "–"
-        found = self.metrics[name]
-        half = found.half() if compared else None
-        if half is None:
-            return f"{name} {number(found.mean)}"
-        low, high = found.mean - half, found.mean + half
-        if name in self.names and 0 <= found.mean <= 1:
-            low, high = max(0.0, low), min(1.0, high)
-        return f"{name} {number(found.mean)}{span(low, high)}"
+    def score(self, chance: Chance) -> str:
+        """The first number, with its interval as the report gives it. There must be one."""
+        name = next(name for name in (*self.names, *self.scores) if name in self.scores)
+        found = self._figure(name, chance)
+        return f"{name} {number(found.mean)}{span(found.low, found.high)}"
+
+    def _figure(self, name: str, chance: Chance) -> Figure:
+        """Counted anew with each twentieth that comes, and with the last: counting takes longer than a trial may."""
+        taken, before = self.scores[name], self._counted
+        grown = before is None or len(taken) >= before.n * STALE
+        if before is None or grown or (self.ended == self.planned and len(taken) > before.n):
+            _, tasks, values = zip(*sorted(taken), strict=True)
+            is_score = name in self.names
+            before = figure_of(values, tasks, chance, self.team, self.variant, "metric", name, is_score=is_score)
+            assert before is not None
+            self._counted = before
+        return before
 
 
 class Board:
     """Every arm of a rollout as it stands. known: results from before it was begun or gone on with. now: the time.
 
-    offline: no interval is shown.
+    offline: no interval is shown. at_once: how many trials run at the same time. seed: the rollout's.
     """
 
     def __init__(
@@ -122,8 +107,11 @@ class Board:
         *,
         now: Callable[[], float],
         offline: bool,
+        at_once: int = 1,
+        seed: int = 0,
     ) -> None:
         self.offline = offline
+        self._seed = seed
         self.planned = len(trials)
         self.ended = 0
         self._now = now
@@ -132,25 +120,41 @@ class Board:
         self.arms = {
             (team.id, variant.id): Tally(
                 f"{team.id}/{variant.id}" if len(spec.teams) > 1 else variant.id,
+                team.id,
+                variant.id,
                 len(of_arm.get((team.id, variant.id), ())),
                 metric_names(team.evaluations),
             )
             for team, variant in spec.arms()
         }
         for result in known:
-            self.take(result)
-        self._before = self.ended
+            self._count(result)
         self._began_at = now()
+        ran = sum(tally.seconds for tally in self.arms.values())
+        usual_s = ran / self.ended if self.ended else None
+        self._pace = Pace(at_once, self.planned - self.ended, self._began_at, usual_s)
+
+    @cached_property
+    def chance(self) -> Chance:
+        """As the report has it; made when there is something to count, as that takes a library."""
+        return Chance(self._seed, is_counted=not self.offline)
 
     def take(self, result: TrialResult) -> bool:
         """Whether it is new."""
+        is_new = self._count(result)
+        if is_new:
+            self._pace.take(result.duration_s, self.planned - self.ended, self._now())
+        return is_new
+
+    def _count(self, result: TrialResult) -> bool:
         if result.key in self._seen:
             return False
         self._seen.add(result.key)
         self.ended += 1
-        tally = self.arms.get((result.team, result.variant))
+        arm = result.team, result.variant
+        tally = self.arms.get(arm)
         if tally is None:  # somebody added it while this ran
-            tally = self.arms[result.team, result.variant] = Tally(f"{result.team}/{result.variant}", 0, ())
+            tally = self.arms[arm] = Tally("/".join(arm), *arm, 0, ())
         tally.take(result)
         tally.planned = max(tally.planned, tally.ended)
         self.planned = max(self.planned, self.ended)
@@ -173,10 +177,16 @@ class Board:
 
     def _time(self) -> Iterator[str]:
         """How long it has taken, and will take if it goes on so."""
-        elapsed, new = self._now() - self._began_at, self.ended - self._before
-        yield _span(elapsed)
-        if new and self.ended < self.planned:
-            yield f"about {_span(elapsed / new * (self.planned - self.ended))} left"
+        now = self._now()
+        yield _span(now - self._began_at)
+        if self.ended < self.planned:
+            seconds = self._pace.remaining(self.planned - self.ended, now)
+            yield "– left" if seconds is None else f"about {_span(_round(seconds))} left" if seconds else OVERDUE
+
+
+def _round(seconds: float) -> float:
+    """As exact as such a number is: from 20 seconds on in fives."""
+    return max(1.0, seconds) if seconds < 20 else 5 * round(seconds / 5)
 
 
 def _span(seconds: float) -> str:
@@ -327,9 +337,9 @@ def _cells(tally: Tally, board: Board) -> dict[str, str]:
         safe(tally.name),
         "█" * done + "░" * (BAR - done),
         f"{tally.ended}/{tally.planned}",
-        tally.score(compared=not board.offline),
+        tally.score(board.chance) if tally.scores else "–",
         str(tally.errors) if tally.errors else "–",
         cost,
-        f"{tally.seconds.mean:.1f}" if tally.seconds.n else "–",
+        f"{tally.seconds / tally.ended:.1f}" if tally.ended else "–",
     )
     return dict(zip(COLUMNS, cells, strict=True))

@@ -46,6 +46,38 @@ def plan_lines(look: Outlook) -> Iterator[str]:
         yield _detects(each)
 
 
+def tell_document(output: Output, look: Outlook) -> None:
+    """With --json, the plan as the one result."""
+    if output.is_json:
+        output.document(_document(look))
+
+
+def _document(look: Outlook) -> dict[str, Any]:
+    """cost_usd: null where no model of it has a price."""
+    cost = look.cost
+    is_known = bool(cost.usd) or not cost.unpriced
+    return {
+        "name": look.spec.name,
+        "spec_hash": look.spec.hash,
+        "trials": len(look.trials),
+        "done": look.done,
+        "at_once": look.at_once,
+        "offline": look.offline,
+        "paid": look.paid,
+        "judges": list(look.judges),
+        "cost_usd": cost.usd if is_known else None,
+        "tokens": cost.tokens_in + cost.tokens_out,
+        "unpriced": list(cost.unpriced),
+        "budget_usd": look.budget_usd,
+        "detects": [
+            {"team": each.team, "metric": each.metric, "difference": each.difference, "repeats": each.repeats_needed}
+            for each in look.detectable
+        ],
+        "variants": list(_config_rows(look)),
+        "notes": list(look.notes),
+    }
+
+
 def _team_words(look: Outlook, team: Team) -> str:
     mine = [trial for trial in look.trials if trial.team == team.id]
     names = [variant.id for variant in team.variants]

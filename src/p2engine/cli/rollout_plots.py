@@ -76,7 +76,7 @@ class Scatter(NamedTuple):
     dots: Sequence[Dot]
 
 
-class _Scale(NamedTuple):
+class Scale(NamedTuple):
     """From numbers to places. from_, to: the numbers at the ends; begin, end: their places."""
 
     from_: float
@@ -87,12 +87,15 @@ class _Scale(NamedTuple):
     def place(self, value: float) -> float:
         return round(self.begin + (value - self.from_) / (self.to - self.from_) * (self.end - self.begin), 1)
 
-    def ticks(self, sign: str = "") -> list[Tick]:
-        """Round numbers, four to eight of them."""
-        step = _round_step((self.to - self.from_) / TICKS)
+    def marks(self, about: int = TICKS) -> list[float]:
+        """Round numbers, about so many: four to eight for five."""
+        step = _round_step((self.to - self.from_) / about)
         first = -floor(-self.from_ / step)
         last = floor(self.to / step + 1e-9)
-        return [Tick(self.place(n * step), sign + f"{n * step:.6g}") for n in range(first, last + 1)]
+        return [n * step for n in range(first, last + 1)]
+
+    def ticks(self, sign: str = "") -> list[Tick]:
+        return [Tick(self.place(mark), sign + f"{mark:.6g}") for mark in self.marks()]
 
 
 def _round_step(least: float) -> float:
@@ -100,14 +103,12 @@ def _round_step(least: float) -> float:
     return next(step * magnitude for step in (1, 2, 5, 10) if step * magnitude >= least * 0.999)
 
 
-def _scale(values: Sequence[float], begin: float, end: float, *, low: float | None = None) -> _Scale:
-    """Wide enough for these, and never without width. low: what it begins with where nothing is below."""
+def scale_over(values: Sequence[float], begin: float = 0.0, end: float = 1.0) -> Scale:
+    """Wide enough for these, and never without width."""
     least, most = min(values), max(values)
-    if low is not None:
-        least = min(least, low)
     if most - least < 1e-12:
         least, most = least - (abs(least) or 1.0) * 0.05, most + (abs(most) or 1.0) * 0.05
-    return _Scale(least, most, begin, end)
+    return Scale(least, most, begin, end)
 
 
 def intervals(team: TeamReport, metric: str) -> Intervals | None:
@@ -117,7 +118,7 @@ def intervals(team: TeamReport, metric: str) -> Intervals | None:
         return None
     ends = [end for _, each in found for end in (each.low, each.mean, each.high) if end is not None]
     is_score = all(0 <= end <= 1 for end in ends)
-    scale = _scale([*ends, *((0.0, 1.0) if is_score else ())], NAME_WIDTH, WIDTH - MARGIN)
+    scale = scale_over([*ends, *((0.0, 1.0) if is_score else ())], NAME_WIDTH, WIDTH - MARGIN)
     bars = []
     for row, (name, each) in enumerate(found):
         begin = None if each.low is None else scale.place(each.low)
@@ -140,8 +141,8 @@ def scatter(team: TeamReport) -> Scatter | None:
     if not team.front or len(points) < 2 or len(points) > ARMS_MAX:
         return None
     left, bottom = 70, SCATTER_HEIGHT - AXIS - MARGIN
-    across = _scale([cost for _, _, cost, _ in points], left + 20, WIDTH - 160)
-    upwards = _scale([quality for _, quality, _, _ in points], bottom - 20, MARGIN + 10)
+    across = scale_over([cost for _, _, cost, _ in points], left + 20, WIDTH - 160)
+    upwards = scale_over([quality for _, quality, _, _ in points], bottom - 20, MARGIN + 10)
     slowest = max(time for *_, time in points) or 1.0
     dots = [
         Dot(

@@ -55,16 +55,22 @@ def show(
     trial: Annotated[
         int | None, typer.Argument(metavar="TRIAL", min=1, help="This trial's transcript and verdicts.")
     ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw the plots also where no terminal is.")] = False,
 ) -> None:
-    """Show what a rollout came to, the trials of a variant, or the transcript of a trial with its verdicts' reasons."""
+    """Show what a rollout came to, the trials of a variant, or the transcript of a trial with its verdicts' reasons.
+
+    On a terminal intervals are drawn, and quality by cost where three variants or more differ in both.
+    """
 
     async def body(engine: "Engine", output: Output) -> None:
         from p2engine.cli.rollout_view import tell_report
 
         report = await found_report(engine, id)
         if variant is None:
-            tell_report(output, report)
+            tell_report(output, report, plot=plot)
             return
+        if plot:
+            raise UsageError("--plot is of a whole rollout, not of one variant")
         team, name = report.find(variant)
         rows = report.of(team.team, name)
         if trial is None:
@@ -142,6 +148,7 @@ def _judgement(event: "Event") -> dict[str, Any]:
     """A verdict as programs see it."""
     import msgspec
 
+    from p2engine.cli.verdicts import terms_row
     from p2engine.domain.verdicts import Verdict
 
     verdict = msgspec.convert(event.body, Verdict)
@@ -155,6 +162,7 @@ def _judgement(event: "Event") -> dict[str, Any]:
         "metrics": dict(verdict.metrics),
         "samples": list(verdict.samples),
         "model": verdict.model or None,
+        "terms": terms_row(verdict),
         "tokens": verdict.spent.tokens,
         "cost_usd": verdict.spent.cost_usd,
         "subject": verdict.subject,
@@ -167,7 +175,8 @@ def _judgement_words(found: dict[str, Any]) -> str:
     by = f", {found['model']}" if found["model"] else ""
     numbers = "".join(f", {key} {value:g}" for key, value in found["metrics"].items())
     label = f" ({found['label']})" if found["label"] else ""
-    return f"{name}{by}: {score}{label}{numbers}{': ' + found['comment'] if found['comment'] else ''}"
+    terms = f"\n  on terms: {found['terms']['words']}" if found["terms"] else ""
+    return f"{name}{by}: {score}{label}{numbers}{': ' + found['comment'] if found['comment'] else ''}{terms}"
 
 
 def compare(

@@ -1,12 +1,11 @@
-"""A rollout's report as a person reads it: tables, a plot of intervals, warnings, the conclusion, the next command.
+"""A rollout's report as a person reads it: tables, plots, warnings, the conclusion, the next command.
 
 Knows reports and where words go; computes nothing.
 """
 
-from collections.abc import Iterator
-
 from p2engine.cli.output import Output
 from p2engine.cli.program import runnable
+from p2engine.cli.rollout_drawing import WIDTH_LEAST, drawn
 from p2engine.cli.rollout_words import (
     Table,
     contrasts_table,
@@ -25,12 +24,12 @@ from p2engine.rollouts.findings import OFFLINE, number
 from p2engine.rollouts.report import Report
 from p2engine.rollouts.team_report import TeamReport
 
-PLOT_CHARS = 40
-ARMS_PLOTTED_MAX = 60
 
+def tell_report(output: Output, report: Report, *, stream: bool = False, plot: bool = False) -> None:
+    """Say what a rollout came to. stream: with --json, as one line of a stream, not as a document of its own.
 
-def tell_report(output: Output, report: Report, *, stream: bool = False) -> None:
-    """Say what a rollout came to. stream: with --json, as one line of a stream, not as a document of its own."""
+    plot: draw plots also where no terminal is.
+    """
     if output.is_json:
         if stream:
             output.line("", report.to_dict())
@@ -42,7 +41,7 @@ def tell_report(output: Output, report: Report, *, stream: bool = False) -> None
     output.line(", ".join([version, *(f"{name} {value}" for name, value in facts)]))
     for team in report.teams:
         output.line("")
-        _tell_team(output, team, report)
+        _tell_team(output, team, report, plot=plot)
     output.line("")
     if report.no_statistics:
         output.line(f"no intervals and no tests: {report.no_statistics}")
@@ -50,14 +49,14 @@ def tell_report(output: Output, report: Report, *, stream: bool = False) -> None
         output.line(runnable(line, output.program))
 
 
-def _tell_team(output: Output, team: TeamReport, report: Report) -> None:
+def _tell_team(output: Output, team: TeamReport, report: Report, *, plot: bool) -> None:
     if report.offline:
         output.line(OFFLINE)
     output.line(f"team {team.team}: {whole_words(team)}")
     for table in (quality_table(team), measures_table(team)):
         _table(output, table)
-    for line in interval_lines(team):
-        output.line(line)
+    if plot or output.is_terminal:
+        _plots(output, team, asked=plot)
     if team.agreement is not None:
         output.line(f"judges agree on the same trials: α = {number(team.agreement)} (Krippendorff; 1 is always)")
     shown = [each for each in team.contrasts if each.metric in (team.primary, "cost_usd", "duration_s")]
@@ -81,31 +80,14 @@ def _tell_team(output: Output, team: TeamReport, report: Report) -> None:
     output.line(team.conclusion)
 
 
+def _plots(output: Output, team: TeamReport, *, asked: bool) -> None:
+    width = max(output.width, WIDTH_LEAST) if asked else output.width
+    lines = list(drawn(team, width, output.out.encoding))
+    for line in lines:
+        output.line(line)
+    if asked and not lines:
+        output.note(f"nothing to plot of team {team.team}: there is no interval")
+
+
 def _table(output: Output, table: Table) -> None:
     output.table("", table.columns, table.rows)
-
-
-def interval_lines(team: TeamReport) -> Iterator[str]:
-    """The intervals of the metric that conclusions are about, drawn on one scale with their mean."""
-    if not team.whole.answered:
-        return
-    found = [(arm.variant, figure) for arm in team.arms if (figure := arm.metrics.get(team.primary or ""))]
-    drawn = [(name, each) for name, each in found if each.low is not None and each.high is not None]
-    if not drawn or len(drawn) > ARMS_PLOTTED_MAX:
-        return
-    low = min(0.0, *(each.low for _, each in drawn if each.low is not None))
-    high = max(1.0, *(each.high for _, each in drawn if each.high is not None))
-    width = max(len(name) for name, _ in drawn)
-
-    def place(value: float) -> int:
-        return round((value - low) / (high - low) * (PLOT_CHARS - 1))
-
-    yield f"{team.primary}, {number(low)} to {number(high)}:"
-    for name, each in drawn:
-        assert each.low is not None
-        assert each.high is not None
-        begin, middle, end = place(each.low), place(each.mean), place(each.high)
-        bar = [" "] * PLOT_CHARS
-        bar[begin : end + 1] = ["─"] * (end + 1 - begin)
-        bar[begin], bar[end], bar[middle] = "├", "┤", "●"
-        yield f"  {name:<{width}}  {''.join(bar).rstrip()}"

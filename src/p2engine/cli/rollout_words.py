@@ -123,6 +123,8 @@ def _value(value: Any) -> str | None:
         return None
     if isinstance(value, list):
         return one_line(", ".join(map(str, value)) or "none", VALUE_CHARS)
+    if isinstance(value, dict):
+        return one_line(", ".join(f"{name} {each}" for name, each in value.items()) or "none", VALUE_CHARS)
     return one_line(value, VALUE_CHARS)
 
 
@@ -252,7 +254,8 @@ def advice_lines(report: Report) -> list[str]:
         else f"detects {number(float(f'{found.difference:.2g}'))} at 80 % power"
     )
     more = "; more tasks would find more than more repeats" if found.more_tasks and found.difference is not None else ""
-    return [f"to decide ({cost}, {finds}{more}):", f"{start_command(report)} --repeats {found.repeats}"]
+    budget = "" if found.budget_usd is None else f" --budget {found.budget_usd:g}"
+    return [f"to decide ({cost}, {finds}{more}):", f"{start_command(report)} --repeats {found.repeats}{budget}"]
 
 
 def real_run_lines(report: Report) -> list[str]:

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from p2engine.cli.output import iso, one_line
+from p2engine.cli.output import Output, iso, one_line
 from p2engine.cli.reading import all_events
 from p2engine.domain.evaluation import Evaluation
-from p2engine.domain.ids import is_beginning
 from p2engine.domain.records import Conversation as Record
 from p2engine.domain.records import Event, Query
 from p2engine.domain.setup import Spent
@@ -39,6 +38,17 @@ class Seen(NamedTuple):
     def name(self) -> str:
         return f"{self.verdict.evaluator}@{self.verdict.version}"
 
+    @property
+    def by(self) -> str:
+        """What it was judged by, where a model judged: verdicts on other terms are another measurement."""
+        return self.verdict.terms.words if self.verdict.terms else ""
+
+
+def tell_broken(engine: Engine, output: Output) -> None:
+    """Name the files of evaluators that could not be loaded, so that nobody looks for theirs in vain."""
+    for problem in engine.broken_evaluators:
+        output.note(problem)
+
 
 async def records_of(engine: Engine, session: str) -> Sequence[Record]:
     """The conversations of a rollout, by its id or a unique beginning of it; else the one that is called so.
@@ -46,7 +56,7 @@ async def records_of(engine: Engine, session: str) -> Sequence[Record]:
     Raises UsageError.
     """
     everything = await engine.conversations(limit=2 * TRIALS_MAX)
-    groups = {record.group for record in everything if record.group and is_beginning(session, record.group)}
+    groups = {record.group for record in everything if record.group and record.group.startswith(session)}
     chosen = {session} & groups or groups
     exact = [record for record in everything if session in (record.name, record.id)]
     if exact or not session:
@@ -146,9 +156,16 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
         "samples": list(verdict.samples) or None,
         "comment": verdict.comment or None,
         "model": verdict.model or None,
+        "terms": terms_row(verdict),
         "tokens": verdict.spent.tokens,
         "cost_usd": verdict.spent.cost_usd,
     }
+
+
+def terms_row(verdict: Verdict) -> dict[str, Any] | None:
+    """What it was judged by, as a document; None where no model judges."""
+    terms = verdict.terms
+    return {**msgspec.structs.asdict(terms), "key": terms.key, "words": terms.words} if terms else None
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
@@ -161,6 +178,8 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
         yield f"  {one_line(verdict.comment, 1000)}"
     if verdict.model:
         yield f"  by {verdict.model}, {spent_words(verdict.spent)}"
+    if verdict.terms:
+        yield f"  on terms: {verdict.terms.words}"
 
 
 def spent_words(spent: Spent) -> str:

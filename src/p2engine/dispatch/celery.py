@@ -190,6 +190,10 @@ class CeleryDispatcher:
         """How many messages wait in each queue. Raises OSError where the broker cannot be reached."""
         return await self._ask(self._wire.depths)
 
+    async def lack_of_room(self) -> str:
+        """What its server's memory is filled with, where there is no room for more; else empty. Raises OSError."""
+        return await self._ask(self._wire.lack_of_room)
+
     async def workers(self) -> list[str]:
         """The workers of this project that are connected: `process 4711 on HOST`. Raises OSError as `depths` does."""
         return await self._ask(lambda: self._wire.clients(f"{self._prefix}:{WORKER}:"))
@@ -335,6 +339,12 @@ class _Wire:
     def depths(self) -> dict[str, int]:
         """How many messages wait in each queue."""
         return {name: int(self._channel.client.llen(name)) for name in self._app.amqp.queues}
+
+    def lack_of_room(self) -> str:
+        """`is full: 12.0 of 12.0 MB used`, or nothing."""
+        info = self._channel.client.info("memory")
+        used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+        return f"is full: {used / 1e6:.1f} of {most / 1e6:.1f} MB used" if 0 < most <= used else ""
 
     def clients(self, begins: str) -> list[str]:
         """Who is connected under a name that begins so, in words, each process once."""

@@ -1,6 +1,7 @@
 """How records hold together: each link hashes the record and the link before it, and a Merkle tree stands on the links.
 
 Pure. The tree is the one of RFC 9162, so a record can be proved by a path of hashes that tells nothing of the others.
+Of a record itself a link takes what it shows as it is, and the rest by its hash: so the rest need not be shown.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,14 +9,43 @@ from hashlib import sha256
 
 START = bytes(32)  # what the first link continues
 
+HIDDEN = b',"salt":"'
+"""Where a record's hidden part begins: its salt, and whatever follows. No text within JSON reads so."""
+
+_SHOWN_BYTES_MIN = 32  # the salt of a record of the first form stands before these, and such a record hides nothing
+
+# To copy a hash that was begun costs half of beginning one.
+_WHOLE, _NODE, _SHOWN, _REST = (sha256(begun).copy for begun in (b"\0", b"\1", b"\2", b""))
+
 
 def link(before: bytes, body: bytes) -> bytes:
     """The link of a record, which is its leaf in the tree as well."""
-    return sha256(b"\0" + before + body).digest()
+    at = body.find(HIDDEN)
+    if at < _SHOWN_BYTES_MIN:
+        made = _WHOLE()
+        made.update(before + body)
+        return made.digest()
+    rest, made = _REST(), _SHOWN()
+    rest.update(body[at:])
+    made.update(before + body[:at] + rest.digest())
+    return made.digest()
+
+
+def parted(body: bytes) -> tuple[bytes, bytes]:
+    """What a record shows, and the hash of the rest of it; no hash for one of the first form, which shows all."""
+    at = body.find(HIDDEN)
+    return (body, b"") if at < _SHOWN_BYTES_MIN else (body[:at], sha256(body[at:]).digest())
+
+
+def link_shown(before: bytes, shown: bytes, hidden: bytes) -> bytes:
+    """As `link`, by the two of `parted`."""
+    return sha256((b"\2" if hidden else b"\0") + before + shown + hidden).digest()
 
 
 def node(left: bytes, right: bytes) -> bytes:
-    return sha256(b"\1" + left + right).digest()
+    made = _NODE()
+    made.update(left + right)
+    return made.digest()
 
 
 class Peaks:
@@ -35,7 +65,9 @@ class Peaks:
     def add(self, leaf: bytes) -> None:
         ones = self.count
         while ones & 1:  # each complete subtree of this size merges with the one before it
-            leaf = node(self.peaks.pop(), leaf)
+            made = _NODE()  # `node`, without the call
+            made.update(self.peaks.pop() + leaf)
+            leaf = made.digest()
             ones >>= 1
         self.peaks.append(leaf)
         self.count += 1

@@ -151,10 +151,10 @@ class Draft:
     def judge(self, when: When) -> None:
         """Owe the verdicts that the setup asks for on the entry that was added last. Nobody waits for them."""
         stack = self.stack
-        for evaluation in stack.setup.evaluations:
+        for place, evaluation in enumerate(stack.setup.evaluations):
             if evaluation.when == when:
                 slot = len(self.effects) + 1  # 0 is the return's
-                self.owe(Judge(id=effect_id(stack.ref, stack.head - 1, slot), evaluation=evaluation))
+                self.owe(Judge(id=effect_id(stack.ref, stack.head - 1, slot), evaluation=evaluation, place=place))
 
     def _think(self) -> Step:
         stack = self.stack

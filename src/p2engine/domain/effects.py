@@ -10,7 +10,7 @@ from p2engine.domain.setup import Budget, Repeat, Spent
 from p2engine.domain.states import Caller, Status
 
 
-class Effect(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="k"):
+class Effect(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="k", gc=False):
     """Something owed. Its id is its idempotency key."""
 
     id: EffectId
@@ -78,9 +78,13 @@ class Cancel(Effect, frozen=True, tag="cancel"):
 
 
 class Judge(Effect, frozen=True, tag="judge"):
-    """Have the stack judged up to the entry before this effect's own place. Nobody waits for the verdict."""
+    """Have the stack judged up to the entry before this effect's own place. Nobody waits for the verdict.
+
+    place: which of the setup's evaluations it is, from 0.
+    """
 
     evaluation: Evaluation
+    place: int = 0
 
 
 AnyEffect = Think | CallTool | CallAgent | Return | Ask | Cancel | Judge

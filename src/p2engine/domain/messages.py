@@ -15,10 +15,13 @@ from p2engine.domain.setup import Repeat, Spent
 RENDERER = 1  # raise when the same stack renders to other bytes
 CUT_SHORT = "[no result: the turn ended first"  # how the result of a call begins that had none when its turn ended
 
+Role = Literal["system", "user", "assistant", "tool"]
+
 _encode = msgspec.json.Encoder(order="sorted").encode
+_arguments = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class ToolUse(msgspec.Struct, frozen=True):
+class ToolUse(msgspec.Struct, frozen=True, gc=False):
     """A call as a model wrote it. `malformed` is its text where it was no JSON object."""
 
     call_id: str
@@ -27,19 +30,51 @@ class ToolUse(msgspec.Struct, frozen=True):
     malformed: str = ""
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
-    role: Literal["system", "user", "assistant", "tool"]
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    role: Role
     text: str = ""
     calls: tuple[ToolUse, ...] = ()
     call_id: str = ""
 
 
 class Fragment(msgspec.Struct, frozen=True, gc=False):
-    """A message in place: itself, its wire bytes (JSON), and the digest of all up to and including it."""
+    """A message in place: its wire bytes (JSON), and the digest of all up to and including it.
 
-    message: Message
+    The bytes are all that is kept of it, since a history is sent far more often than it is read.
+    """
+
+    role: Role
     wire: bytes
     digest: bytes
+
+    @property
+    def message(self) -> Message:
+        """What the bytes say, read anew each time."""
+        said = _read(self.wire)
+        calls = tuple(ToolUse(one.id, one.function.name, _arguments(one.function.arguments)) for one in said.tool_calls)
+        return Message(role=said.role, text=said.content or "", calls=calls, call_id=said.tool_call_id)
+
+
+class _Function(msgspec.Struct, frozen=True, gc=False):
+    name: str
+    arguments: str
+
+
+class _Call(msgspec.Struct, frozen=True, gc=False):
+    id: str
+    function: _Function
+
+
+class _Said(msgspec.Struct, frozen=True, gc=False):
+    """What `wire_message` writes."""
+
+    role: Role
+    content: str | None = None
+    tool_calls: tuple[_Call, ...] = ()
+    tool_call_id: str = ""
+
+
+_read = msgspec.json.Decoder(_Said).decode
 
 
 class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -58,7 +93,7 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     version: str = ""
 
 
-class Usage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """One model call's cost. `prompt` is the hash of the exact request; `model` the id as the provider returned it.
 
     provider: who is paid for it, as agents.yml names it; empty where nobody is.
@@ -133,8 +168,12 @@ def wire_message(message: Message) -> bytes:
 
 def fragment(message: Message, before: bytes = b"") -> Fragment:
     """Encode `message` and chain its digest to `before`, the digest of the fragment in front of it."""
-    wire = wire_message(message)
-    return Fragment(message, wire, blake2b(before + wire, digest_size=16).digest())
+    return chained(message.role, wire_message(message), before)
+
+
+def chained(role: Role, wire: bytes, before: bytes) -> Fragment:
+    """A message that is encoded already, behind the fragment of that digest."""
+    return Fragment(role, wire, blake2b(before + wire, digest_size=16).digest())
 
 
 _WIRED_MAX = 256

@@ -149,9 +149,9 @@ _KINDS: dict[str, Kind] = {TREASURY: "treasury", ESCROW: "escrow", SPEND: "tally
 
 def kind_of_account(name: str) -> Kind:
     """What an account of that name is. Raises UsageError for a name that is none."""
-    head, colon, tail = name.partition(":")
-    if not colon:
+    if ":" not in name:
         return "wallet"
+    head, colon, tail = name.partition(":")
     kind = _KINDS.get(head + colon)
     if kind is None or not tail:
         raise UsageError(f"{_short(name)} is no account")
@@ -185,7 +185,8 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """Pay `amount` from one account to another, once by `id`. limits: judged and counted with it, all or nothing.
 
-    cause: the event that it follows from, or who asked. What makes two transfers the same is all but cause and limits.
+    cause: the event that it follows from, or who asked. wallets: refuse any payee that is no wallet. What makes two
+    transfers the same is all but cause, limits and wallets.
     """
 
     id: str
@@ -196,6 +197,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     book: BookId = MAIN_BOOK
     limits: tuple[Limit, ...] = ()
+    wallets: bool = False
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,14 +267,14 @@ RecordType = Literal["open", "transfer", "refusal", "hold", "release", "refund"]
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A line of the ledger. seq counts all of them, from 1. amount, left: in decimal digits, as `Amount` writes it.
+    """A line of the ledger. seq counts all of them, from 1. amount: in decimal digits, as `Amount` writes it.
 
-    salt: so that nobody can guess a record from its hash. hold: the hold that a release or refund ends. scopes: the
-    limits it counts for.
+    hold: the hold that a release or refund ends. The salt and what stands after it are what a proof does not show.
+    salt: so that nobody can guess that from its hash. left: the units that the payer has then; records of the first
+    form have it as `amount`. scopes: the limits it counts for.
     """
 
     seq: int
-    salt: str
     id: str
     type: RecordType
     book: BookId
@@ -282,14 +284,15 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     amount: str
     instrument: str = CREDIT
     reason: str = ""
-    cause: str = ""
-    left: str = ""
     refusal: Refusal | None = None
     why: str = ""
     owner: str = ""
     hold: str = ""
     authority: AccountName = AccountName("")
     until: float | None = None
+    salt: str
+    cause: str = ""
+    left: str = ""
     scopes: tuple[str, ...] = ()
 
     @property
@@ -306,6 +309,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         return Amount.read(self.amount, self.instrument)
 
     @property
+    def payer_left(self) -> Amount | None:
+        """What the payer has after it, where it moved anything."""
+        if not self.left:
+            return None
+        in_units = "." not in self.left
+        return Amount(int(self.left), self.instrument) if in_units else Amount.read(self.left, self.instrument)
+
+    @property
     def receipt(self) -> Receipt:
         """What whoever asked for it was told."""
         return Receipt(
@@ -315,7 +326,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
             amount=self.money,
             payer=self.payer,
             payee=self.payee,
-            left=Amount.read(self.left, self.instrument) if self.left else None,
+            left=self.payer_left,
             refusal=self.refusal,
             why=self.why,
         )
@@ -355,13 +366,18 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Audit(msgspec.Struct, frozen=True, kw_only=True):
-    """What looking through all of a ledger found. sealed: whether the seals were checked too, which takes the key."""
+    """What looking through all of a ledger found. sealed: whether the seals were checked too, which takes the key.
+
+    noted: whether the newest record that was written is known from elsewhere, so that a cut tail or an older copy is
+    told; where nothing was written yet, there is nothing to know.
+    """
 
     records: int
     accounts: int
     findings: tuple[Finding, ...] = ()
     checkpoint: Checkpoint | None = None
     sealed: bool = True
+    noted: bool = True
 
     @property
     def is_sound(self) -> bool:
@@ -371,10 +387,12 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """That a record stands in a ledger, for somebody who has the public key and nothing else of it.
 
-    body: the record, byte by byte. before: the link it continues. path: the hashes up to the root. All in hexadecimal.
+    body: what the record shows, byte by byte. hidden: the hash of the rest, "" where it shows all. before: the link it
+    continues. path: the hashes up to the root. All in hexadecimal.
     """
 
     body: str
+    hidden: str = ""
     before: str
     index: int
     path: tuple[str, ...]

@@ -25,7 +25,7 @@ class Cursor(NamedTuple):
         return f"{self.row}.{self.item}"
 
 
-class Commit(msgspec.Struct, frozen=True, array_like=True):
+class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One row: what one outcome put on a stack, and what the machine said next, written together.
 
     at: recorded time, Unix seconds. cause: the effect that came back, or who spoke (`user`, `engine`, …).
@@ -69,7 +69,7 @@ class Fact(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     body: dict[str, Any] = {}
 
 
-class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+class Conversation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A tree of stacks. `agent` owns the root stack; `current` is the branch of it that people talk to."""
 
     id: ConversationId
@@ -80,7 +80,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None = None
 
 
-class Branch(msgspec.Struct, frozen=True, kw_only=True):
+class Branch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A path through the tree: the first `at` entries of `parent`, then its own.
 
     delegate: opened by an AgentCall (effect id), so not one that people chose.
@@ -186,6 +186,8 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which events. kinds: exact names or prefixes ending in `.`; before/after bound the cursor (exclusive).
 
     newest: the last `limit` that match rather than the first; either way they come oldest first.
+    whole: an `after` below what was pruned is an error, unless the query is of one conversation or stack; False: what
+    is kept is enough.
     """
 
     conversation: ConversationId | None = None
@@ -197,6 +199,45 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     since: float | None = None
     limit: int = 100
     newest: bool = False
+    whole: bool = True
+
+
+class Weight(NamedTuple):
+    """What a store keeps of a conversation. entries: those of all its branches, each counted once.
+
+    row: its newest row of the log; 0 where it has none. bytes: about what it takes there, bodies of artifacts aside.
+    """
+
+    branches: int = 0
+    entries: int = 0
+    rows: int = 0
+    bytes: int = 0
+    row: int = 0
+    owed: tuple[EffectId, ...] = ()
+
+
+class Pruning(msgspec.Struct, frozen=True, kw_only=True):
+    """What of one conversation shall go, all or nothing, as it was when it was looked at: see Weight.
+
+    keeps: the branches that stay, each with the length from which its own entries go; it ends where a row does, and
+    is NO_END for one that stays as it is. None: nothing stays. rows: facts that go besides, of branches that stay.
+    fact: says in the log that it was done. What the ledger is the source of stays in any case, and then belongs to no
+    conversation.
+    """
+
+    conversation: ConversationId
+    fact: Fact
+    row: int
+    branches: int
+    keeps: Mapping[StackRef, int] | None = None
+    rows: tuple[int, ...] = ()
+
+
+NO_END = 2**52
+"""Longer than any stack."""
+
+LEDGER = "ledger."
+"""How the kinds begin of events that the ledger is the source of."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

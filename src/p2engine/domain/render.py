@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from p2engine.domain.messages import Fragment, fragment
+from p2engine.domain.messages import Fragment, chained
 from p2engine.domain.setup import RenderPolicy
 from p2engine.domain.stack import Stack
 
@@ -40,7 +40,7 @@ def _shown(fragments: Sequence[Fragment], policy: RenderPolicy) -> Sequence[Frag
         return fragments
     if policy.kind == "last_n":
         return fragments[_start(fragments, policy.n, lambda _: 1) :]
-    first = next((number for number, piece in enumerate(fragments) if piece.message.role == "user"), None)
+    first = next((number for number, piece in enumerate(fragments) if piece.role == "user"), None)
     if first is None:
         return fragments[_start(fragments, policy.n, _tokens) :]
     start = _start(fragments, policy.n - _tokens(fragments[first]), _tokens)
@@ -59,10 +59,10 @@ def _start(fragments: Sequence[Fragment], room: int, size: Callable[[Fragment], 
         room -= size(piece)
         if room < 0 and start < len(fragments):
             break
-        message = piece.message
-        if message.role == "tool":
-            awaited.add(message.call_id)
-        awaited.difference_update([call.call_id for call in message.calls])
+        if piece.role == "tool":
+            awaited.add(piece.message.call_id)
+        elif awaited:
+            awaited.difference_update([call.call_id for call in piece.message.calls])
         if not awaited:
             start = number
     return start
@@ -73,7 +73,7 @@ def _tokens(piece: Fragment) -> int:
 
 
 def _chained(pieces: Sequence[Fragment]) -> list[Fragment]:
-    chained: list[Fragment] = []
+    anew: list[Fragment] = []
     for piece in pieces:
-        chained.append(fragment(piece.message, chained[-1].digest if chained else b""))
-    return chained
+        anew.append(chained(piece.role, piece.wire, anew[-1].digest if anew else b""))
+    return anew

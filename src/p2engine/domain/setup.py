@@ -15,7 +15,7 @@ Repeat = Literal["free", "idempotent", "never"]
 DedupPolicy = Literal["none", "penalty", "strict"]
 
 
-class Budget(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Budget(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """What may be spent. None is unbounded. steps: outcomes; tokens: in + out; usd: model cost; seconds: wall time."""
 
     steps: int | None = None
@@ -24,7 +24,7 @@ class Budget(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     seconds: float | None = None
 
 
-class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
+class Spent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What was spent: outcomes, tokens, US dollars. unpriced: model calls whose price is not known."""
 
     steps: int = 0
@@ -52,7 +52,7 @@ class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
-class ToolGrant(msgspec.Struct, frozen=True, omit_defaults=True):
+class ToolGrant(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One tool an agent may use, and what the machine must know of it.
 
     repeat: what a second run means. `free`: nothing; `idempotent`: nothing, with the same key; `never`: unknown.
@@ -65,14 +65,14 @@ class ToolGrant(msgspec.Struct, frozen=True, omit_defaults=True):
     milestone: bool = False
 
 
-class RenderPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+class RenderPolicy(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How much of the stack a model is shown. `n`: messages for last_n, tokens for token_budget."""
 
     kind: Literal["full", "last_n", "token_budget"] = "full"
     n: int = 0
 
 
-class Setup(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Setup(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """An agent's recorded setup. `instructions` and `specs` name bodies in the blob store (see Bodies).
 
     seed: asked of models that can repeat themselves. book: of the ledger, where its wallet is; empty: the main one.

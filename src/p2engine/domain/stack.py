@@ -41,6 +41,7 @@ Sent = tuple[Call, int]  # a call and the entry that decided it
 Times = tuple[tuple[int, float], ...]  # entries that decided equal calls, and when
 
 _ONE_STEP = Spent(steps=1)
+_MESSAGE_BYTES = 200  # of the objects about the bytes of a message
 _NOT_DONE = frozenset({"error", "denied", "timeout", "interrupted", "skipped"})
 
 _canonical = msgspec.json.Encoder(order="sorted").encode
@@ -72,6 +73,7 @@ class Stack(msgspec.Struct, eq=False):
     messages: list[Fragment] = []  # shared with other versions; this one's are the first messages_n
     messages_n: int = 0
     wire_n: int = 0  # bytes of the messages as they are sent
+    shared_n: int = 0  # bytes in memory of those that belong to the stack this was forked from
     reply: str = ""  # the agent's last words in this turn
     caller: Caller | None = None
     granted: Budget | None = None  # what the caller lets this turn spend
@@ -110,8 +112,11 @@ class Stack(msgspec.Struct, eq=False):
 
     @property
     def bytes_n(self) -> int:
-        """Roughly what the messages take in memory."""
-        return 2 * self.wire_n
+        """Roughly what the messages take in memory, with what is remembered of the calls among them.
+
+        Those that a fork shares with the stack it came from count there.
+        """
+        return self.wire_n + _MESSAGE_BYTES * self.messages_n - self.shared_n
 
     def equal_calls(self, digest: str) -> Times:
         """The calls of that digest on this lineage, without those that failed or were skipped."""
@@ -124,6 +129,7 @@ class Stack(msgspec.Struct, eq=False):
         twin = self.copy()
         twin.ref, twin.base, twin.caller, twin.granted = ref, self.head, None, None
         twin.agent = agent or self.agent
+        twin.shared_n += self.bytes_n
         return twin
 
     def place(self, placed: Placed) -> None:

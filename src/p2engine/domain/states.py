@@ -13,11 +13,11 @@ Reason = Literal["answered", "gave_up", "cancelled", "budget", "error"]
 What = Literal["think", "tool", "agent", "human", "approval"]
 
 
-class State(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="k"):
+class State(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="k", gc=False):
     """What one entry holds. Immutable; fields are only ever added, with a default."""
 
 
-class Caller(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Caller(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """Who waits for this stack's answer.
 
     root is the position on the conversation's root stack under which all this happens; path holds a digest of every
@@ -104,7 +104,7 @@ class UserResponse(State, frozen=True, tag="user_response"):
     text: str
 
 
-class Pending(msgspec.Struct, frozen=True, array_like=True):
+class Pending(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One thing a Waiting waits for; `call_id` is empty for a model."""
 
     slot: int

@@ -1,6 +1,7 @@
 """What an evaluator sees, and what it says of it: subjects and verdicts. Values only."""
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
@@ -51,11 +52,41 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     repeat: int = 0
 
 
+class Terms(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a judge that is a model was asked with, beside what it judged. Other terms: another measurement.
+
+    model: as it was asked for. temperature: None: the provider's usual. prompt: a hash of the words around the rubric,
+    or of the evaluator's file. rubric: its name in the library, else how it begins. text: all of it as filled in, up
+    to a bound. digest: of the whole rubric.
+    """
+
+    model: str = ""
+    temperature: float | None = None
+    prompt: str = ""
+    rubric: str = ""
+    text: str = ""
+    digest: str = ""
+
+    @property
+    def key(self) -> str:
+        """Tells these terms from all others: six hex digits."""
+        told = (self.model, self.temperature, self.prompt, self.digest)
+        return blake2b(msgspec.json.encode(told), digest_size=3).hexdigest()
+
+    @property
+    def words(self) -> str:
+        """For people, in a line."""
+        warmth = "" if self.temperature is None else f"temperature {self.temperature:g}"
+        return ", ".join(word for word in (self.rubric, self.model, warmth, f"#{self.key}") if word)
+
+
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An evaluator's judgement of `subject` (an event id). score is in 0..1; None is undecided.
 
-    metrics: further numbers by name. model, spent: of a judge that is a model. samples: the score of each repeat, where
-    there were several. key: the hash of everything that was judged and how, so that the same is not judged twice.
+    metrics: further numbers by name. model, terms, spent: of a judge that is a model. provider: who is paid for that,
+    as agents.yml names it. samples: the score of each repeat, where there were several. key: the hash of everything
+    that was judged and how, so that the same is not judged twice. place: which of the setup's evaluations owed it;
+    None: asked for by hand.
     """
 
     evaluator: str
@@ -67,6 +98,37 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     metrics: dict[str, float] = {}
     comment: str = ""
     model: str = ""
+    provider: str = ""
+    terms: Terms | None = None
     spent: Spent = Spent()
     samples: tuple[float | None, ...] = ()
     key: str = ""
+    place: int | None = None
+
+    @property
+    def sampled(self) -> int:
+        """Of how many samples it is."""
+        return len(self.samples) or 1
+
+    def and_then(self, more: "Verdict") -> "Verdict":
+        """One verdict of these samples and further ones: the means of those that are decided.
+
+        It has what the further ones cost: the others are paid.
+        """
+        scores = (*(self.samples or (self.score,)), *(more.samples or (more.score,)))
+        decided = [score for score in scores if score is not None]
+        first, *_ = [each for each in (self, more) if each.status == "scored"] or [self]
+        parts = [(part, sum(score is not None for score in part.samples or (part.score,))) for part in (self, more)]
+        metrics = {}
+        for name in dict.fromkeys((*self.metrics, *more.metrics)):
+            given = [(part.metrics[name], max(1, count)) for part, count in parts if name in part.metrics]
+            metrics[name] = round(sum(value * count for value, count in given) / sum(count for _, count in given), 12)
+        labels = {part.label for part in (self, more) if part.status == "scored"}
+        return msgspec.structs.replace(
+            first,
+            score=round(sum(decided) / len(decided), 12) if decided else None,
+            label=labels.pop() if len(labels) == 1 else "",
+            metrics=metrics,
+            spent=more.spent,
+            samples=scores,
+        )

@@ -72,7 +72,9 @@ def value_of(params: Mapping[str, Any]) -> Any:
 
 def text_of(value: object, what: str = "the value") -> str:
     """A text, or a number as text. Raises UsageError."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+    if isinstance(value, str) and not value.strip():
+        raise UsageError(f"{what} is empty")
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(f"{what} is a text, not {show(value)}")
     return str(value)
 

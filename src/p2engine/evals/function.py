@@ -1,15 +1,16 @@
 """Evaluators from classes and functions: the decorator, what it declares, and how that is run. Runs no policy."""
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
-from p2engine.domain.verdicts import Subject, Verdict
+from p2engine.domain.verdicts import Subject, Terms, Verdict
 from p2engine.errors import ConfigError, UsageError
 from p2engine.evals.doors import Doors
 from p2engine.evals.llm import LLMEvaluator, ask, model_of, temperature_of
@@ -17,6 +18,9 @@ from p2engine.evals.shaping import shaped
 from p2engine.ports import Evaluator
 
 T = TypeVar("T")
+
+RUBRIC_SHOWN: Final = 4_000  # characters of a rubric that stand in a verdict
+RUBRIC_WORDS: Final = 40  # of one without a name, in a line
 
 MARK: Final = "__p2engine_evaluator__"
 PLAIN: Final = "python:"  # how the ids begin of functions that nobody declared
@@ -126,6 +130,27 @@ class Declared:
             words.append(str(traits(params)))
         return " ".join(words)
 
+    def terms(self, params: Mapping[str, Any]) -> Terms | None:
+        """What a model is asked with under these params; None where none is asked, or could be."""
+        try:
+            return self._terms(params) if self.asks_model else None
+        except (UsageError, ValueError, TypeError):  # asking it says what is wrong
+            return None
+
+    def _terms(self, params: Mapping[str, Any]) -> Terms:
+        kind: Any = self.body
+        rubric, words = params.get("rubric"), (self._digest, params.get("prompts"))
+        own = None if isinstance(kind, type) else getattr(kind, "told_by", None)
+        given = own(params) if own is not None else Told(rubric="", text=_text(rubric), words=words)
+        return Terms(
+            model=model_of(kind, params),
+            temperature=temperature_of(kind, params),
+            prompt=_hash(repr(given.words)),
+            rubric=given.rubric or _beginning(given.text),
+            text=given.text[:RUBRIC_SHOWN],
+            digest=_hash(given.text) if given.text else "",
+        )
+
     def _check(self) -> None:
         body = self.body
         if isinstance(body, type):
@@ -135,6 +160,27 @@ class Declared:
                 raise self.error("it needs build_messages(self, subject)")
         elif not (callable(body) or self.asks_model or hasattr(body, "evaluate") or hasattr(body, "bind")):
             raise TypeError(f"evaluator takes a class or a function, not {body!r}")
+
+
+class Told(NamedTuple):
+    """What a judge is told by an evaluation. rubric: its name, where it has one. words: those around it."""
+
+    rubric: str
+    text: str
+    words: object
+
+
+def _text(rubric: object) -> str:
+    return rubric if isinstance(rubric, str) else json.dumps(rubric, ensure_ascii=False) if rubric is not None else ""
+
+
+def _beginning(text: str) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= RUBRIC_WORDS else line[: RUBRIC_WORDS - 1] + "…") if line else ""
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 class _Bound:

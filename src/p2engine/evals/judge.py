@@ -14,7 +14,7 @@ import msgspec
 from p2engine.documents import did_you_mean
 from p2engine.domain.verdicts import Subject
 from p2engine.errors import UsageError
-from p2engine.evals.function import Declared
+from p2engine.evals.function import Declared, Told
 from p2engine.evals.llm import LLMEvaluator, Said, told
 from p2engine.evals.parsing import Judgement, Unreadable, fraction, judgement
 from p2engine.evals.record import record
@@ -121,6 +121,13 @@ class Judge(LLMEvaluator):
         """The rubric as it is filled in today, since the library may change."""
         digest = blake2b(repr(self.rubric(params)).encode(), digest_size=6).hexdigest()
         return f"rubric {digest}"
+
+    def told_by(self, params: Mapping[str, Any]) -> Told:
+        """The rubric as it is filled in today, and all words around it. Raises UsageError."""
+        rubric = self.rubric(params)
+        weights = [(each.metric, each.weight) for each in rubric.criteria]
+        words = (SYSTEM, _RUBRIC, _WHOLE, _EACH, _ENDING, _ASK, weights, params.get("prompts"))
+        return Told(rubric=rubric.name, text=rubric.text, words=words)
 
     def check_params(self, params: Mapping[str, Any]) -> None:
         """Raises UsageError for what cannot be judged by."""

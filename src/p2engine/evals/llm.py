@@ -104,7 +104,8 @@ async def ask(evaluator: LLMEvaluator, id: str, version: str, subject: Subject, 
         if reply.usage.offline:  # nobody was asked, so nothing was spent
             return msgspec.structs.replace(verdict, model=reply.usage.model, comment=STAND_IN)
         spent = spent.plus(reply.usage.spent)
-        verdict = msgspec.structs.replace(verdict, model=reply.usage.model, spent=spent)
+        told_by = {"model": reply.usage.model, "provider": reply.usage.provider, "spent": spent}
+        verdict = msgspec.structs.replace(verdict, **told_by)
         try:
             result = await doors.run(partial(evaluator.parse, reply.text, subject))
             found = shaped(result, id, version, subject)
@@ -112,7 +113,7 @@ async def ask(evaluator: LLMEvaluator, id: str, version: str, subject: Subject, 
             why = _why(error)
             fragments = _again(fragments, reply.text, why)
             continue
-        return msgspec.structs.replace(found, model=reply.usage.model, spent=spent)
+        return msgspec.structs.replace(found, **told_by)
     return msgspec.structs.replace(verdict, comment=f"no verdict in {REPAIRS_MAX + 1} answers: {why}")
 
 

@@ -94,8 +94,8 @@ class Evaluators:
             if not limit.expired():
                 raise
             late = f"{declared.id} did not answer within {limit_s:g} s"
-            return merged(sampling.finished(late), declared, subject)
-        return merged(sampling.finished(""), declared, subject)
+            return merged(sampling.finished(late), declared, given)
+        return merged(sampling.finished(""), declared, given)
 
     async def prefer(self, first: Subject, second: Subject, params: Mapping[str, Any]) -> Preference:
         """Which of two is better, by the rubric of the built-in judge. Raises UsageError for wrong params."""
@@ -148,7 +148,7 @@ class _Sampling:
 
     async def _sample(self, repeat: int) -> Verdict:
         """The effect boundary: the one place where anything that an evaluator raises is caught."""
-        declared, subject = self._declared, apart(self._subject, repeat)
+        declared, subject = self._declared, apart(self._subject, self._subject.repeat + repeat)
         try:
             verdict = await declared.bind(self._doors).evaluate(subject)
             return shaped(verdict, declared.id, declared.version, self._subject)
@@ -185,8 +185,9 @@ def describe(error: BaseException) -> str:
 
 def merged(samples: Sequence[Verdict], declared: Declared, subject: Subject) -> Verdict:
     """One verdict of several samples: the mean of those that are decided. One sample is what it is."""
+    terms = declared.terms(subject.params)
     if len(samples) == 1:
-        return samples[0]
+        return msgspec.structs.replace(samples[0], terms=terms)
     decided = [each for each in samples if each.score is not None]
     scores = [each.score for each in decided if each.score is not None]
     labelled = [each for each in samples if each.status == "scored"]
@@ -202,6 +203,8 @@ def merged(samples: Sequence[Verdict], declared: Declared, subject: Subject) -> 
         metrics=_means(decided),
         comment=_comment(samples, shown, len(decided or labelled)),
         model=next((each.model for each in samples if each.model), ""),
+        provider=next((each.provider for each in samples if each.provider), ""),
+        terms=terms,
         spent=_sum(each.spent for each in samples),
         samples=tuple(each.score for each in samples),
     )

@@ -49,6 +49,7 @@ def shaped(result: object, evaluator: str, version: str, subject: Subject) -> Ve
         metrics=_metrics(given),
         comment=plain(comment, COMMENT_CHARS_MAX),
         model=plain(str(given.get("model") or ""), LABEL_CHARS_MAX),
+        provider=plain(str(given.get("provider") or ""), LABEL_CHARS_MAX),
         spent=given["spent"] if isinstance(given.get("spent"), Spent) else Spent(),
     )
 
@@ -90,14 +91,14 @@ def _given(result: object) -> Mapping[str, Any]:
             return {"score": number(result, "what it returned")}
 
 
-_OWN: Final = {"evaluator", "version", "subject", "samples", "key"}
+_OWN: Final = {"evaluator", "version", "subject", "samples", "terms", "key", "place"}
 
 
 def _metrics(given: Mapping[str, Any]) -> dict[str, float]:
     told = given.get("metrics") or {}
     if not isinstance(told, Mapping):
         raise Unfit(f"metrics are a mapping of names to numbers, not of type {type(told).__name__}")
-    others = {name: value for name, value in given.items() if name not in _WORDS | {"model", "spent"}}
+    others = {name: value for name, value in given.items() if name not in _WORDS | {"model", "provider", "spent"}}
     metrics = {
         plain(str(name), METRIC_CHARS_MAX): number(value, f"the metric {str(name)[:40]!r}")
         for name, value in {**others, **told}.items()

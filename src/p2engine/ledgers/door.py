@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from p2engine.domain.money import Audit, Checkpoint
 from p2engine.errors import StoreError
+from p2engine.ledgers.keys import KeyMissing
 from p2engine.ports import AuditableLedger
 
 if TYPE_CHECKING:
@@ -51,10 +52,17 @@ class LedgerDoor:
 
 
 async def _open(place: "Path | RedisServer", keys: Path) -> AuditableLedger:
+    """One whose key is not there can be read, and whatever would be written is refused."""
     if isinstance(place, Path):
-        from p2engine.ledgers.embedded import EmbeddedLedger
+        from p2engine.ledgers import embedded
 
-        return await EmbeddedLedger.open(place, keys)
-    from p2engine.ledgers.redis import RedisLedger
+        try:
+            return await embedded.EmbeddedLedger.open(place, keys)
+        except KeyMissing as missing:
+            return await embedded.open_keyless(place, keys, missing)
+    from p2engine.ledgers import redis
 
-    return await RedisLedger.open(place, keys)
+    try:
+        return await redis.RedisLedger.open(place, keys)
+    except KeyMissing as missing:
+        return await redis.open_keyless(place, keys, missing)

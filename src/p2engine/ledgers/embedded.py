@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from p2engine.domain.chain import START
 from p2engine.domain.money import (
@@ -32,8 +32,10 @@ from p2engine.domain.money import (
 )
 from p2engine.errors import StoreError
 from p2engine.ledgers import embedded_audit, orders, reading
-from p2engine.ledgers.embedded_rows import FileRows, flush, newest_checkpoint, sign
-from p2engine.ledgers.keys import Head, Keys
+from p2engine.ledgers.embedded_rows import FileRows, newest_checkpoint, sign, tree_of
+from p2engine.ledgers.keyless import KeylessLedger
+from p2engine.ledgers.keys import Head, KeyMissing, Keys
+from p2engine.ledgers.reading import FileBooks
 from p2engine.ledgers.tables import LEDGER
 from p2engine.ledgers.writing import Writing
 from p2engine.limits import BUSY_WAIT_S
@@ -62,7 +64,11 @@ class EmbeddedLedger:
         self._now = now
         self._db = opened.writer
         self._read = Reader(opened.reader, str(path))
-        self._writer = Writer(self._db, str(path), grouped=True, committed=self._note, busy_wait_s=busy_wait_s)
+        self._books = FileBooks(self._read)
+        self._rows: FileRows | None = None  # as this process left them, while nobody else has written
+        self._writer = Writer(
+            self._db, str(path), grouped=True, committed=self._note, undone=self._forget, busy_wait_s=busy_wait_s
+        )
         self._closing: asyncio.Task[None] | None = None
         self._file = _file_at(path)
 
@@ -100,17 +106,17 @@ class EmbeddedLedger:
         return await self._write(lambda writing: orders.end_hold(orders.Ending(hold, by, cause, pays=False), writing))
 
     async def receipt(self, order: str) -> Receipt | None:
-        record = self._found(None, reading.record, order)
+        record = await self._books.record(order)
         return None if record is None else record.receipt
 
     async def account(self, name: AccountName, *, book: BookId = MAIN_BOOK, instrument: str = CREDIT) -> Account | None:
-        return self._found(None, reading.account, book, name, instrument)
+        return await self._books.account(book, name, instrument)
 
     async def accounts(self, *, book: BookId = MAIN_BOOK) -> Sequence[Account]:
-        return self._found([], reading.accounts, book)
+        return await self._books.accounts(book)
 
     async def records(self, query: RecordQuery) -> Sequence[Record]:
-        return self._found([], reading.records, query)
+        return await self._books.records(query)
 
     async def verify(self) -> Audit:
         return await asyncio.to_thread(embedded_audit.verify, self.path, self._folder)
@@ -130,12 +136,6 @@ class EmbeddedLedger:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
-    def _found(self, nothing: T, read: Callable[..., T], *words: Any) -> T:
-        try:
-            return self._read(read, *words)
-        except UnicodeEncodeError:  # nobody could have written words of that kind
-            return nothing
-
     async def _write(self, work: Callable[[Writing], T]) -> T:
         if self._closing is not None:
             raise StoreError(f"the ledger {self.path} is closed")
@@ -143,18 +143,20 @@ class EmbeddedLedger:
 
     def _transact(self, work: Callable[[Writing], T], cursor: sqlite3.Cursor) -> T:
         self._check_place()
-        rows = FileRows(cursor)
-        top = rows.top()
-        if top.seq < self._seen.seq or (top.seq == self._seen.seq and top.link != self._seen.link):
-            raise _not_as_written(self.path)
-        writing = Writing(rows, top, self._keys, self._now(), _salt)
+        rows, self._rows = self._rows, None  # what fails half-way has changed them
+        if rows is None or not rows.are_current():
+            rows = FileRows(cursor)
+            if rows.top.seq < self._seen.seq or (rows.top.seq == self._seen.seq and rows.top.link != self._seen.link):
+                raise _not_as_written(self.path)
+        writing = Writing(rows, rows.top, self._keys, self._now(), _salt)
         result = work(writing)
-        flush(writing, cursor, self._keys)
+        rows.flush(writing, self._keys)
+        self._rows = rows
         return result
 
     def _sign(self, cursor: sqlite3.Cursor) -> None:
         self._check_place()
-        sign(cursor, self._keys, self._now())
+        sign(tree_of(cursor, self._keys), cursor, self._keys, self._now())
 
     def _check_place(self) -> None:
         """Raises StoreError where the file is no more under its name: what is written there would be lost."""
@@ -162,13 +164,21 @@ class EmbeddedLedger:
             hint = "end what uses it, run `p2engine ledger verify`, and restore the file that belongs there"
             raise StoreError(f"{self.path} was replaced or moved away while it was open", hint=hint)
 
+    def _forget(self) -> None:
+        """Called where a transaction is undone: the rows are as they were."""
+        self._rows = None
+
     def _note(self) -> None:
-        """Called after each commit. The head is read back, so that it is never one that was not committed."""
+        """Called after each commit. A head that is not known to be committed is read back."""
+        newest = self._rows.top if self._rows is not None else self._read_back()
+        if newest.seq > self._seen.seq:
+            self._seen = Head(newest.seq, newest.link)
+            self._keys.write_head(self._seen)
+
+    def _read_back(self) -> Head:
         with suppress(StoreError):  # what is committed is committed: the next head is as good
-            newest = self._read(reading.head)
-            if newest is not None and newest.seq > self._seen.seq:
-                self._seen = newest
-                self._keys.write_head(newest)
+            return self._read(reading.head) or self._seen
+        return self._seen
 
     def _prove(self, order: str) -> Proof:
         reader = Reader(connect_reader(str(self.path)), str(self.path))
@@ -180,6 +190,7 @@ class EmbeddedLedger:
     async def _close(self) -> None:
         await self._writer.aclose()
         self._read.close()
+        self._keys.close()
         await asyncio.to_thread(self._db.close)
 
 
@@ -192,15 +203,26 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
+async def open_keyless(
+    path: Path, folder: Path, missing: KeyMissing, *, busy_wait_s: float = BUSY_WAIT_S
+) -> KeylessLedger:
+    """The ledger in the file `path` to be read only, for its key is not in `folder`. Raises StoreError."""
+    opened = await asyncio.to_thread(open_file, str(path), sync="FULL", wait_s=busy_wait_s, form=LEDGER)
+    opened.writer.close()
+    books = FileBooks(Reader(opened.reader, str(path)))
+    return KeylessLedger(
+        books, books.public(), missing, partial(asyncio.to_thread, embedded_audit.verify, path, folder)
+    )
+
+
 def _open(path: Path, folder: Path, wait_s: float) -> tuple[Opened, Keys]:
     keys = Keys.found(folder)
     if keys is None and path.exists() and path.stat().st_size:
-        raise StoreError(
-            f"the key of the ledger {path} is not in {folder}", hint="restore it; without it nobody can pay"
-        )
+        hint = "restore it; without it nobody can pay, and the ledger can only be looked at"
+        raise KeyMissing(f"the key of the ledger {path} is not in {folder}", hint=hint)
     head = keys.read_head() if keys else None
-    if head is not None and head.seq and not path.exists():
-        hint = "restore it; or, to begin anew, move its key and head away as well"
+    if keys and head is not None and head.seq and not path.exists():
+        hint = f"restore it; or, to begin anew, take {keys.head_file} away: the key stays"
         raise StoreError(f"the ledger {path} is gone: it had {head.seq} records", hint=hint)
     keys = keys or Keys.at(folder)
     opened = open_file(str(path), sync="FULL", wait_s=wait_s, form=LEDGER)

@@ -4,15 +4,16 @@ Opens the file for itself, to read only, so that a ledger that is too damaged to
 """
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from p2engine.domain.money import AccountName, Audit, BookId, Checkpoint, Finding, Proof, kind_of_account
 from p2engine.errors import StoreError, UsageError
-from p2engine.ledgers.auditing import Stop, Told, Walk, make_proof
+from p2engine.ledgers.auditing import Line, Plain, Stop, Told, Walk, make_proof
 from p2engine.ledgers.embedded_rows import newest_checkpoint, read_checkpoint
-from p2engine.ledgers.keys import Head, Keys
+from p2engine.ledgers.keys import Keys
 from p2engine.ledgers.writing import AccountKey, ScopeKey
 from p2engine.stores.sqlite_file import connect_reader, store_error
 
@@ -23,13 +24,13 @@ def verify(path: Path, folder: Path, published: Checkpoint | None = None) -> Aud
     published: a checkpoint that was kept elsewhere, which its records must be those of.
     """
     keys = Keys.found(folder)
-    head = keys.read_head() if keys else None
+    walk_of = partial(Walk, keys, *(keys.look_at_head() if keys else (None, "")))
     if not path.exists():
-        return _verify_none(keys, head, published)
+        return _verify_none(walk_of({}), keys, published)
     try:
         with closing(_connect(path)) as db:
             db.execute("BEGIN")  # one look, whoever writes meanwhile
-            return _verify(db, keys, head, published)
+            return _verify(db, keys, walk_of, published)
     except sqlite3.Error as error:
         failed = store_error(error, str(path))
         return Audit(records=0, accounts=0, findings=(Finding("unreadable", str(failed)),), sealed=keys is not None)
@@ -51,55 +52,77 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _verify_none(keys: Keys | None, head: Head | None, published: Checkpoint | None) -> Audit:
-    walk = Walk(keys, head, {})
+def _verify_none(walk: Walk, keys: Keys | None, published: Checkpoint | None) -> Audit:
     if published is not None:
         walk.hold_to(published, keys.public if keys else "")
-    if head is not None:
-        walk.found("replaced", f"the ledger file is gone: it had {head.seq} records", 1)
+    if walk.head is not None:
+        walk.found("replaced", f"the ledger file is gone: it had {walk.head.seq} records", 1)
     else:
         walk.end()
     return walk.audit()
 
 
-def _verify(db: sqlite3.Connection, keys: Keys | None, head: Head | None, published: Checkpoint | None) -> Audit:
+def _verify(
+    db: sqlite3.Connection,
+    keys: Keys | None,
+    walk_of: Callable[[dict[int, Checkpoint]], Walk],
+    published: Checkpoint | None,
+) -> Audit:
     (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone() or ("",)
     public = keys.public if keys else str(ledger)
     rows = db.execute("SELECT count, root, at, signature FROM checkpoint ORDER BY count")
-    walk = Walk(keys, head, {row[0]: read_checkpoint(row, public) for row in rows})
+    walk = walk_of({row[0]: read_checkpoint(row, public) for row in rows})
     if published is not None:
         walk.hold_to(published, public)
     if keys is not None and ledger not in ("", keys.public):
         walk.found("replaced", "the file is of another ledger: it was written with another key")
+    newest: dict[int, int] = {}
     try:
-        _walk(db, walk)
+        _walk(db, walk, newest)
     except Stop:
         return walk.audit()
     walk.end()
-    _compare(db, walk)
+    _compare(db, walk, newest)
     return walk.audit()
 
 
-def _walk(db: sqlite3.Connection, walk: Walk) -> None:
+def _walk(db: sqlite3.Connection, walk: Walk, newest: dict[int, int]) -> None:
+    """newest: takes the newest record of each account, by the account's place."""
     rows = db.execute("SELECT aid, book, name, instrument FROM account")
-    places = {AccountKey(BookId(book), name, instrument): aid for aid, book, name, instrument in rows}
-    place = places.get
+    places: dict[Plain, int] = {(book, name, instrument): aid for aid, book, name, instrument in rows}
+    kept = newest.get
 
-    def is_found(record: Told, giver: AccountKey, taker: AccountKey, by: list[Any]) -> bool:
-        order, kind, at, payer, payee = by
-        if order != record.id or kind != record.type or at != record.at:
-            return False
-        return kind == "refusal" or (place(giver, 0), place(taker, 0)) == (payer, payee)
+    def is_found(record: Told, gives: int | None, takes: int | None, line: Line) -> bool:
+        _, _, _, _, order, kind, at, payer, payee, payer_before, payee_before = line
+        if kind == "refusal":  # an account is none until something has moved there
+            gives = None if payer is None and gives not in newest else gives
+            takes = None if payee is None and takes not in newest else takes
+        follows = payer_before is None or (kept(payer, 0) == payer_before and kept(payee, 0) == payee_before)
+        if payer is not None:
+            newest[payer] = record.seq
+        if payee is not None:
+            newest[payee] = record.seq
+        named = order == record.id and payer == gives and payee == takes
+        return bool(named and follows and kind == record.type and at == record.at)
 
-    sql = "SELECT seq, body, link, seal, id, type, at, payer, payee FROM record ORDER BY seq"
-    walk.over(db.execute(sql), is_found)
+    before = "payer_before, payee_before" if _is_listed(db) else "NULL, NULL"
+    sql = f"SELECT seq, body, link, seal, id, type, at, payer, payee, {before} FROM record ORDER BY seq"  # noqa: S608
+    walk.over(db.execute(sql), lambda account: places.get(account, 0), is_found)
 
 
-def _compare(db: sqlite3.Connection, walk: Walk) -> None:
+def _is_listed(db: sqlite3.Connection) -> bool:
+    """Whether the records of an account are a list; those of the first schema are, once it is opened to be written."""
+    return bool(db.execute("SELECT 1 FROM pragma_table_info('record') WHERE name = 'payer_before'").fetchone())
+
+
+def _compare(db: sqlite3.Connection, walk: Walk, newest: dict[int, int]) -> None:
     accounts = []
-    for book, name, instrument, kind, owner, *kept in db.execute(
-        "SELECT book, name, instrument, kind, owner, balance, received, sent, transfers FROM account"
+    of = "newest" if _is_listed(db) else "NULL"
+    for aid, named, book, name, instrument, kind, owner, *kept in db.execute(
+        f"SELECT aid, {of}, book, name, instrument, kind, owner, balance, received, sent, transfers FROM account"  # noqa: S608
     ):
+        if named is not None and named != newest.get(aid, 0):
+            walk.found("balance", f"{name} is kept with another newest record than it has")
         if kind != _kind(name):
             walk.found("balance", f"{name} is kept as a {kind}, which its name is not")
         accounts.append((AccountKey(book, AccountName(name), instrument), owner, [*map(str, kept)]))

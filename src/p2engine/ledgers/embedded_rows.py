@@ -7,36 +7,49 @@ from p2engine.domain.chain import START, Peaks, link
 from p2engine.domain.money import Checkpoint, Record
 from p2engine.errors import StoreError
 from p2engine.ledgers.keys import Keys, is_signed
-from p2engine.ledgers.writing import AccountKey, Row, Scope, ScopeKey, Top, Writing, read_record
-from p2engine.limits import LEDGER_CHECKPOINT_RECORDS
+from p2engine.ledgers.writing import AccountKey, Line, Row, Scope, ScopeKey, Top, Writing, read_record
+from p2engine.limits import LEDGER_CHECKPOINT_RECORDS, LEDGER_ROWS_KEPT_MAX
 
 
 class FileRows:
-    """Implements `writing.Rows` inside a transaction."""
+    """Implements `writing.Rows` inside a transaction, and writes what is new.
+
+    What was read or written stays true in later transactions of the connection, for as long as they `are_current`.
+    """
 
     def __init__(self, db: sqlite3.Cursor) -> None:
-        self._db = db
-
-    def top(self) -> Top:
         """Raises StoreError for a newest record that was changed."""
-        last = self._db.execute("SELECT seq, link, at FROM record ORDER BY seq DESC LIMIT 1").fetchone()
-        if last is None:
-            return Top()
-        top = Top(*last)
-        if not isinstance(top.link, bytes) or not isinstance(top.at, float):
-            raise StoreError(f"record {top.seq} of the ledger was changed", hint="run `p2engine ledger verify`")
-        return top
+        self._db = db
+        self._version = self._committed_by_others()
+        self._accounts: dict[AccountKey, Row] = {}
+        self._scopes: dict[ScopeKey, Scope] = {}
+        self._tree: Peaks | None = None  # over all records, once it has been worked out
+        self.top = Top(*(db.execute("SELECT seq, link, at FROM record ORDER BY seq DESC LIMIT 1").fetchone() or ()))
+        if not isinstance(self.top.link, bytes) or not isinstance(self.top.at, float):
+            raise StoreError(f"record {self.top.seq} of the ledger was changed", hint="run `p2engine ledger verify`")
+
+    def are_current(self) -> bool:
+        """Whether nobody else has changed the file, and few enough rows are kept."""
+        kept = len(self._accounts) + len(self._scopes)
+        return kept < LEDGER_ROWS_KEPT_MAX and self._committed_by_others() == self._version
+
+    def _committed_by_others(self) -> int:
+        """Differs once any other connection has committed."""
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def account(self, key: AccountKey) -> Row | None:
-        found = self._db.execute(
-            "SELECT aid, balance, received, sent, transfers, owner FROM account"
-            " WHERE book = ? AND name = ? AND instrument = ?",
-            key,
-        ).fetchone()
-        if found is None:
-            return None
-        aid, balance, received, sent, transfers, owner = found
-        return Row(key, int(balance), int(received), int(sent), transfers, owner, aid)
+        row = self._accounts.get(key)
+        if row is None:
+            found = self._db.execute(
+                "SELECT balance, received, sent, transfers, owner, aid, newest FROM account"
+                " WHERE book = ? AND name = ? AND instrument = ?",
+                key,
+            ).fetchone()
+            if found is None:
+                return None
+            balance, received, sent, *rest = found
+            row = self._accounts[key] = Row(key, int(balance), int(received), int(sent), *rest)
+        return row
 
     def record(self, order: str) -> Record | None:
         found = self._db.execute("SELECT seq, body FROM record WHERE id = ?", (order,)).fetchone()
@@ -47,44 +60,72 @@ class FileRows:
         return None if found is None else found[0]
 
     def scope(self, key: ScopeKey) -> Scope:
-        found = self._db.execute(
-            "SELECT spent, count FROM scope WHERE book = ? AND name = ? AND instrument = ?", key
-        ).fetchone()
-        return Scope(int(found[0]), found[1]) if found else Scope()
+        scope = self._scopes.get(key)
+        if scope is None:
+            found = self._db.execute(
+                "SELECT spent, count FROM scope WHERE book = ? AND name = ? AND instrument = ?", key
+            ).fetchone()
+            scope = self._scopes[key] = Scope(int(found[0]), found[1]) if found else Scope()
+        return scope
+
+    def flush(self, writing: Writing, keys: Keys) -> None:
+        """Write it all; the transaction may be committed then."""
+        if not writing.lines:
+            return
+        db, counted = self._db, writing.counted
+        made = [row for row in writing.moved if not row.place]
+        if made:
+            db.executemany("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?, '0', '0', '0', 0, 0)", _placed(made, db))
+        named: dict[int, Row] = {}
+        lines = [_line(line, named) for line in writing.lines]
+        db.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", lines)
+        db.executemany(
+            "UPDATE account SET balance = ?, received = ?, sent = ?, transfers = ?, newest = ? WHERE aid = ?",
+            [
+                (str(row.balance), str(row.received), str(row.sent), row.transfers, row.newest, row.place)
+                for row in named.values()
+            ],
+        )
+        if counted:
+            scopes = [(*key, str(scope.spent), scope.count) for key, scope in counted]
+            db.executemany("INSERT OR REPLACE INTO scope VALUES (?, ?, ?, ?, ?)", scopes)
+        if writing.holds:
+            db.executemany("INSERT INTO hold VALUES (?, ?, NULL)", [(one.id, one.seq) for one in writing.holds])
+        if writing.ends:
+            ends = [(order, hold) for hold, order in writing.ends.items()]
+            db.executemany("UPDATE hold SET ended_by = ? WHERE id = ?", ends)
+        for row in writing.moved:
+            row.moved = False
+        for _, scope in counted:
+            scope.moved = False
+        self.top = Top(writing.seq, writing.link, writing.at)
+        if self._tree is not None:
+            for line in writing.lines:
+                self._tree.add(line.link)
+        if writing.seq // LEDGER_CHECKPOINT_RECORDS > writing.top.seq // LEDGER_CHECKPOINT_RECORDS:
+            self._tree = self._tree or tree_of(db, keys)
+            sign(self._tree, db, keys, writing.at)
 
 
-def flush(writing: Writing, db: sqlite3.Cursor, keys: Keys) -> None:
-    """Write it all; the transaction may be committed then."""
-    if not writing.lines:
-        return
-    moved = writing.moved
-    made = _place([row for row in moved if not row.place], db)
-    rows = [(str(row.balance), str(row.received), str(row.sent), row.transfers, row.place) for row in moved]
-    scopes = [(*key, str(scope.spent), scope.count) for key, scope in writing.counted]
-    for sql, values in (
-        ("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [_line(line) for line in writing.lines]),
-        ("INSERT INTO account VALUES (?, ?, ?, ?, ?, ?, '0', '0', '0', 0)", made),
-        ("UPDATE account SET balance = ?, received = ?, sent = ?, transfers = ? WHERE aid = ?", rows),
-        ("INSERT OR REPLACE INTO scope VALUES (?, ?, ?, ?, ?)", scopes),
-        ("INSERT INTO hold VALUES (?, ?, NULL)", [(record.id, record.seq) for record in writing.holds]),
-        ("UPDATE hold SET ended_by = ? WHERE id = ?", [(order, hold) for hold, order in writing.ends.items()]),
-    ):
-        if values:
-            db.executemany(sql, values)
-    if writing.seq // LEDGER_CHECKPOINT_RECORDS > writing.top.seq // LEDGER_CHECKPOINT_RECORDS:
-        sign(db, keys, writing.at)
+def _line(line: Line, named: dict[int, Row]) -> tuple[Any, ...]:
+    """A row of the table. It goes to the end of the lists of the accounts that it names."""
+    record, body, link, seal, payer, payee = line
+    (payer_at, payer_before), (payee_at, payee_before) = _stands(payer), _stands(payee)
+    for row in (payer, payee):
+        if row is not None and row.place:
+            row.newest = record.seq
+            named[row.place] = row
+    columns = (record.seq, record.id, record.type, payer_at, payee_at, record.at, body, link, seal)
+    return (*columns, payer_before, payee_before)
 
 
-def _line(line: Any) -> tuple[Any, ...]:
-    record = line.record
-    payer, payee = (row.place or None if row else None for row in (line.payer, line.payee))
-    return (record.seq, record.id, record.type, payer, payee, record.at, line.body, line.link, line.seal)
+def _stands(row: Row | None) -> tuple[int | None, int]:
+    """The place of an account and its newest record; no place where nothing has moved there yet."""
+    return (row.place, row.newest) if row is not None and row.place else (None, 0)
 
 
-def _place(rows: list[Row], db: sqlite3.Cursor) -> list[tuple[Any, ...]]:
+def _placed(rows: list[Row], db: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     """Give new accounts their places."""
-    if not rows:
-        return []
     (newest,) = db.execute("SELECT coalesce(max(aid), 0) FROM account").fetchone()
     for place, row in enumerate(rows, newest + 1):
         row.place = place
@@ -103,10 +144,18 @@ def read_checkpoint(row: tuple[Any, ...], public: str) -> Checkpoint:
     return Checkpoint(ledger=public, count=count, root=root, at=at, signature=str(signature))
 
 
-def sign(db: sqlite3.Cursor, keys: Keys, at: float) -> None:
-    """Write a checkpoint of all that is there, unless the newest one is that. The tree grows from the one before.
+def sign(tree: Peaks, db: sqlite3.Cursor, keys: Keys, at: float) -> None:
+    """Write a checkpoint of all records, whose tree it is, unless there is one."""
+    if not db.execute("SELECT 1 FROM checkpoint WHERE count = ?", (tree.count,)).fetchone() and tree.count:
+        signed = keys.sign(tree.count, tree.root, at)
+        values = (tree.count, bytes(tree), tree.root, at, signed.signature)
+        db.execute("INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)", values)
 
-    Raises StoreError where the tree or a record was changed since: what others wrote is never signed.
+
+def tree_of(db: sqlite3.Cursor, keys: Keys) -> Peaks:
+    """The tree of all records, grown from that of the newest checkpoint.
+
+    Raises StoreError where that or a record was changed since: what others wrote is never signed.
     """
     peaks = _peaks(db, keys)
     before = peaks.count
@@ -119,12 +168,7 @@ def sign(db: sqlite3.Cursor, keys: Keys, at: float) -> None:
             raise StoreError(f"record {peaks.count + 1} of the ledger was changed", hint="run `p2engine ledger verify`")
         start = kept
         peaks.add(kept)
-    if peaks.count == before:
-        return
-    signed = keys.sign(peaks.count, peaks.root, at)
-    db.execute(
-        "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?)", (peaks.count, bytes(peaks), peaks.root, at, signed.signature)
-    )
+    return peaks
 
 
 def _peaks(db: sqlite3.Cursor, keys: Keys) -> Peaks:

@@ -15,7 +15,6 @@ from p2engine.errors import StoreError
 
 SEED_BYTES = 32
 SEAL_BYTES = 16
-_HEAD_BYTES = 20 + 1 + 64 + 1
 
 
 class Head(NamedTuple):
@@ -25,8 +24,14 @@ class Head(NamedTuple):
     link: bytes
 
 
+_LOSS = "without it nobody can tell a tail that was cut, or an older copy, but by a checkpoint that was published"
+
 IN_A_FILE = "ledger.head"
 IN_REDIS = "redis.head"
+
+
+class KeyMissing(StoreError):
+    """There is a ledger, and its key is not here: nothing can be written."""
 
 
 class Keys:
@@ -37,8 +42,10 @@ class Keys:
 
     def __init__(self, folder: Path, seed: bytes, head: str) -> None:
         self._seed = seed
-        self._seal_key = blake2b(seed, digest_size=32, person=b"p2engine seal").digest()
+        key = blake2b(seed, digest_size=32, person=b"p2engine seal").digest()
+        self._begun = blake2b(digest_size=SEAL_BYTES, key=key).copy  # to copy it costs less than half of beginning
         self.head_file = folder / head
+        self._noted: int | None = None  # the open file of the head
         self._pub = folder / "ledger.pub"
         self._public = ""
 
@@ -78,7 +85,9 @@ class Keys:
 
     def seal(self, link: bytes) -> bytes:
         """What only the holder of the key can put beside a link."""
-        return blake2b(link, digest_size=SEAL_BYTES, key=self._seal_key).digest()
+        made = self._begun()
+        made.update(link)
+        return made.digest()
 
     def sign(self, count: int, root: bytes, at: float) -> Checkpoint:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -95,19 +104,35 @@ class Keys:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise StoreError(
-                f"{self.head_file} cannot be read: {_why(error)}", hint="run `p2engine ledger verify`"
-            ) from None
+            hint = f"run `p2engine ledger verify`: where it finds nothing else, take {self.head_file} away; {_LOSS}"
+            raise StoreError(f"{self.head_file} cannot be read: {_why(error)}", hint=hint) from None
+
+    def look_at_head(self) -> tuple[Head | None, str]:
+        """As `read_head`, and what is wrong with it in place of an error."""
+        try:
+            return self.read_head(), ""
+        except StoreError as error:
+            return None, f"{error}; {_LOSS}"
 
     def write_head(self, head: Head) -> None:
         """Note the newest record. Not flushed: after a power cut an older one stands there, which is as true."""
         words = f"{head.seq:020d} {head.link.hex()}\n".encode()
         with suppress(OSError):  # it only guards what is written already
-            descriptor = os.open(self.head_file, os.O_WRONLY | os.O_CREAT, 0o600)
-            try:
-                os.pwrite(descriptor, words, 0)
-            finally:
-                os.close(descriptor)
+            if self._noted is not None and not os.fstat(self._noted).st_nlink:  # it was taken away: one that is read
+                self.close()
+            is_first = False
+            if self._noted is None:
+                self._noted = os.open(self.head_file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                is_first = not os.fstat(self._noted).st_size
+            os.pwrite(self._noted, words, 0)
+            if is_first:  # flushed, so that no power cut leaves an empty file
+                os.fsync(self._noted)
+
+    def close(self) -> None:
+        """Let go of the head, which the next note opens again."""
+        if self._noted is not None:
+            os.close(self._noted)
+            self._noted = None
 
 
 def is_signed(checkpoint: Checkpoint, public: str) -> bool:

@@ -4,14 +4,17 @@ Judges against what `Writing` shows, so an order in a batch sees those before it
 """
 
 import math
-from functools import lru_cache
 from typing import NamedTuple, assert_never
 
 import msgspec
 
 from p2engine.domain.money import (
     ESCROW,
+    MAIN_BOOK,
+    PROVIDER,
+    SPEND,
     UNITS_MAX,
+    USD,
     AccountName,
     Amount,
     BookId,
@@ -115,7 +118,7 @@ def open_wallet(opening: Opening, writing: Writing) -> bool:
     payee = writing.make_row(book, opening.name, instrument, opening.owner)
     payer = _own(writing, book, treasury(instrument), instrument)
     record = _record("open", order, book, payer.name, payee.name, opening.initial, cause=opening.cause)
-    writing.append(msgspec.structs.replace(record, owner=opening.owner), payer, payee)
+    writing.append(msgspec.structs.replace(record, owner=opening.owner), opening.initial.units, payer, payee)
     return True
 
 
@@ -130,7 +133,7 @@ def transfer(order: Transfer, writing: Writing) -> Receipt:
     try:
         payer, payee = _parties(order, writing)
         record = _of(order, "transfer", order.payer, order.payee)
-        return _receipt(writing.append(record, payer, payee), order.amount, payer)
+        return _receipt(writing.append(record, order.amount.units, payer, payee), order.amount, payer)
     except No as no:
         return _refuse(order, no, writing)
 
@@ -145,7 +148,7 @@ def hold(order: Hold, writing: Writing) -> Receipt:
         escrow = _own(writing, order.book, AccountName(ESCROW + instrument), instrument)
         record = _of(order, "hold", order.payer, order.payee)
         record = msgspec.structs.replace(record, authority=order.authority, until=order.until)
-        return writing.append(record, payer, escrow).receipt
+        return writing.append(record, order.amount.units, payer, escrow).receipt
     except No as no:
         return _refuse(order, no, writing)
 
@@ -178,7 +181,8 @@ def end_hold(order: Ending, writing: Writing) -> Receipt:
     escrow, payee = (_own(writing, record.book, name, record.instrument) for name in (escrow_name, payee_name))
     kind: RecordType = "release" if pays else "refund"
     ended = _record(kind, done, record.book, escrow_name, payee_name, record.money, record.reason, cause)
-    return writing.append(msgspec.structs.replace(ended, hold=held, authority=by), escrow, payee).receipt
+    ended = msgspec.structs.replace(ended, hold=held, authority=by)
+    return writing.append(ended, record.money.units, escrow, payee).receipt
 
 
 def _ending_id(held: str, *, pays: bool) -> str:
@@ -202,7 +206,7 @@ def _known(writing: Writing, order: Transfer | Hold, kind: RecordType) -> Receip
     if not _is_name(order.id):
         no = No("id", f"an order has an id, of at most {NAME_BYTES_MAX} bytes")
         return _refusal(order.id, order.amount, order.payer, order.payee, no, writing.at)
-    if not _is_name(order.book) or not _is_name(order.amount.instrument):
+    if not (order.book == MAIN_BOOK or _is_name(order.book)) or not _is_name(order.amount.instrument):
         no = No("account", f"a book and an instrument have names, of at most {NAME_BYTES_MAX} bytes each")
         return _refusal(order.id, order.amount, order.payer, order.payee, no, writing.at)
     record = writing.record(order.id)
@@ -229,14 +233,29 @@ def _parties(order: Transfer | Hold, writing: Writing) -> tuple[Row, Row]:
         raise No("self", "payer and payee are the same")
     if isinstance(order, Hold):
         _check_hold(order, writing)
-    payer, payee = (_party(writing, book, name, amount.instrument) for name in (order.payer, order.payee))
+    payer = _party(writing, book, order.payer, amount.instrument)
+    if isinstance(order, Transfer) and order.wallets and ":" in order.payee:
+        raise No("account", f"{order.payee!r} is no agent: an agent pays agents")
+    payee = _party(writing, book, order.payee, amount.instrument)
+    if ":" in order.payer or ":" in order.payee:
+        _check_kinds(payer, payee, amount.instrument)
     for limit in order.limits:
         _within(limit, order, writing)
-    if payer.kind not in ("treasury", "tally") and payer.balance < amount.units:
+    if payer.balance < amount.units and payer.kind not in ("treasury", "tally"):
         raise No("funds", f"{payer.name} has {Amount(payer.balance, amount.instrument).shown}, not {amount.shown}")
     if payee.balance + amount.units > UNITS_MAX:
         raise No("amount", "no balance has so many digits")
     return payer, payee
+
+
+def _check_kinds(payer: Row, payee: Row, instrument: str) -> None:
+    """A treasury moves its own instrument; a tally only counts what is really spent, so no money comes out of it."""
+    for row in (payer, payee):
+        if row.kind == "treasury" and row.name != treasury(instrument):
+            raise No("account", f"{row.name} neither gives nor takes {instrument}: {treasury(instrument)} does")
+    is_spend = payer.name.startswith(SPEND) and payee.name.startswith(PROVIDER) and instrument == USD
+    if "tally" in (payer.kind, payee.kind) and not is_spend:
+        raise No("account", f"{SPEND} and {PROVIDER} only count what is really spent, in {USD}, from one to the other")
 
 
 def _check_hold(order: Hold, writing: Writing) -> None:
@@ -253,7 +272,7 @@ def _party(writing: Writing, book: BookId, name: AccountName, instrument: str) -
         raise No("account", str(error)) from None
     if kind == "escrow":
         raise No("account", "what is held is paid by releasing it")
-    is_name = _is_name(name if kind == "wallet" else name.partition(":")[2])
+    is_name = _is_name(name) if kind == "wallet" else _is_name(name.partition(":")[2])
     row = writing.row(book, name, instrument) if is_name else None
     if row is not None:
         return row
@@ -279,7 +298,7 @@ def _within(limit: Limit, order: Transfer | Hold, writing: Writing) -> None:
 
 def _of(order: Transfer | Hold, kind: RecordType, payer: AccountName, payee: AccountName) -> Record:
     _check_words(order)
-    scopes = tuple(dict.fromkeys(limit.scope for limit in order.limits))
+    scopes = tuple(dict.fromkeys(limit.scope for limit in order.limits)) if order.limits else ()
     return _record(kind, order.id, order.book, payer, payee, order.amount, order.reason, order.cause, scopes)
 
 
@@ -328,7 +347,7 @@ def _refuse(order: Transfer | Hold, no: No, writing: Writing) -> Receipt:
     if isinstance(order, Hold):
         record = msgspec.structs.replace(record, authority=order.authority, until=order.until)
     payer, payee = (_seen(writing, order, name) for name in (order.payer, order.payee))
-    return writing.append(record, payer, payee).receipt
+    return writing.append(record, 0, payer, payee).receipt
 
 
 def _seen(writing: Writing, order: Transfer | Hold, name: AccountName) -> Row | None:
@@ -362,15 +381,13 @@ def _refusal(order: str, amount: Amount, payer: AccountName, payee: AccountName,
 
 
 def _is_name(text: str) -> bool:
-    return len(text) <= NAME_BYTES_MAX and _is_short_name(text)
-
-
-@lru_cache(1024)
-def _is_short_name(text: str) -> bool:
-    return bool(text) and text.isprintable() and _fits(text, NAME_BYTES_MAX)
+    fits = len(text) <= NAME_BYTES_MAX if text.isascii() else _fits(text, NAME_BYTES_MAX)  # all but the rarest: no call
+    return fits and bool(text) and text.isprintable()
 
 
 def _fits(text: str, bytes_max: int) -> bool:
+    if text.isascii():
+        return len(text) <= bytes_max
     try:
         return len(text.encode()) <= bytes_max
     except UnicodeEncodeError:

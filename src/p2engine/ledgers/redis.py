@@ -5,6 +5,7 @@ Puts its parts together. The signing key stays in files, and never goes to the s
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -27,8 +28,9 @@ from p2engine.domain.money import (
 )
 from p2engine.errors import NewerFormat, StoreError
 from p2engine.ledgers import orders, redis_audit
-from p2engine.ledgers.keys import IN_REDIS, Head, Keys
-from p2engine.ledgers.redis_reading import Books
+from p2engine.ledgers.keyless import KeylessLedger
+from p2engine.ledgers.keys import IN_REDIS, Head, KeyMissing, Keys
+from p2engine.ledgers.redis_reading import Books, PatientBooks
 from p2engine.ledgers.redis_rows import HINT, Names, read_head
 from p2engine.ledgers.redis_writing import RedisWriter
 from p2engine.limits import BUSY_WAIT_S
@@ -36,7 +38,7 @@ from p2engine.stores.redis_server import RedisServer
 
 T = TypeVar("T")
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2  # from 1 on, records have a part that a proof does not show
 _TYPES: Final = {"meta": b"hash", "head": b"string", "records": b"stream", "ids": b"hash", "holds": b"hash"}
 
 
@@ -135,6 +137,7 @@ class RedisLedger:
         """Do what waits. A second call waits for the first."""
         self._closed = True
         await self._writer.aclose()
+        self._keys.close()
 
     async def _do(self, *given: orders.Order) -> list[orders.Answer]:
         self._check_open()
@@ -147,6 +150,15 @@ class RedisLedger:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError(f"the ledger in {self._server.address} is closed")
+
+
+async def open_keyless(server: RedisServer, folder: Path, missing: KeyMissing) -> KeylessLedger:
+    """The ledger under the server's prefix to be read only, for its key is not in `folder`. Raises StoreError."""
+    client: Any = server.client
+    names = Names(server.address.prefix)
+    public = await server.patiently(lambda: client.hget(names.key("meta"), "ledger"))
+    verify = partial(redis_audit.verify, server, folder)
+    return KeylessLedger(PatientBooks(server, names), (public or b"").decode(errors="replace"), missing, verify)
 
 
 async def _recognise(server: RedisServer, names: Names, folder: Path) -> Keys:
@@ -164,17 +176,19 @@ async def _recognise(server: RedisServer, names: Names, folder: Path) -> Keys:
     if public is None:
         keys, public = await _begin(client, meta, keys, folder, where)
     if keys is None:
-        raise StoreError(f"the key of {where} is not in {folder}", hint=mend)
+        raise KeyMissing(f"the key of {where} is not in {folder}", hint=mend)
     if public != keys.public.encode():
         raise StoreError(f"{where} has another key than the one in {folder}", hint=mend)
+    if schema is not None and int(schema) < SCHEMA:
+        await client.hset(meta, "schema", str(SCHEMA))
     return keys
 
 
 async def _begin(client: Any, meta: str, keys: Keys | None, folder: Path, where: str) -> tuple[Keys, bytes]:
     """A new ledger, and whose it is: another machine may be first. Raises StoreError where one was there before."""
     head = keys.read_head() if keys else None
-    if head is not None and head.seq:
-        hint = "restore its data; or, to begin anew, move the key and head in that folder away"
+    if keys and head is not None and head.seq:
+        hint = f"restore its data; or, to begin anew, take {keys.head_file} away on each machine: the key stays"
         raise StoreError(f"{where} is gone: it had {head.seq} records by {folder}", hint=hint)
     made = keys if keys is not None else await asyncio.to_thread(Keys.at, folder, head=IN_REDIS)
     await client.hsetnx(meta, "ledger", made.public)

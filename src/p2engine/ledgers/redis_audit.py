@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from p2engine.domain.money import Audit, Checkpoint, Finding, Proof
 from p2engine.errors import StoreBusy, StoreError, UsageError
-from p2engine.ledgers.auditing import Stop, Told, Walk, make_proof
+from p2engine.ledgers.auditing import Plain, Stop, Told, Walk, make_proof
 from p2engine.ledgers.keys import IN_REDIS, Keys
 from p2engine.ledgers.redis_rows import (
     HINT,
@@ -33,7 +33,7 @@ from p2engine.stores.redis_server import RedisServer
 
 PAGE_RECORDS: Final = 1000
 
-_Seen = tuple[Told, AccountKey, AccountKey, Any]
+_Seen = tuple[Told, Plain, Plain, Any]
 
 
 async def verify(server: RedisServer, folder: Path, published: Checkpoint | None = None) -> Audit:
@@ -61,13 +61,13 @@ class _Looking:
         self._names = Names(server.address.prefix)
         self._scripts = scripts(server.client)
         self._keys = keys
-        self._opened: set[AccountKey] = set()
+        self._opened: set[Plain] = set()
 
     async def audit(self, published: Checkpoint | None) -> Audit:
-        noted = self._keys.read_head() if self._keys else None
+        noted, damage = self._keys.look_at_head() if self._keys else (None, "")
         public = await self._ask(self._client.hget, self._names.key("meta"), "ledger")
         name = self._keys.public if self._keys else (public or b"").decode()
-        walk = Walk(self._keys, noted, await self._checkpoints(name))
+        walk = Walk(self._keys, noted, damage, await self._checkpoints(name))
         if published is not None:
             walk.hold_to(published, name)
         if public is None and noted is not None:
@@ -98,7 +98,7 @@ class _Looking:
                 return True
 
             try:
-                await asyncio.to_thread(walk.over, lines, note)
+                await asyncio.to_thread(walk.over, lines, lambda account: account, note)
             finally:
                 page = await following
                 await self._found(walk, told)
@@ -117,9 +117,9 @@ class _Looking:
         for record, giver, taker, _ in told:
             if record.type != "refusal":
                 self._opened |= {giver, taker}
-            for key in {(giver.book, giver.name): giver, (taker.book, taker.name): taker}.values():
+            for key in {giver[:2]: giver, taker[:2]: taker}.values():
                 if key in self._opened:
-                    by_account.setdefault(self._names.of(key.book, key.name), []).append(record.seq)
+                    by_account.setdefault(self._names.of(*key[:2]), []).append(record.seq)
         ids = [text(record.id) for record, *_ in told]
         seqs = await self._ask(self._client.hmget, self._names.key("ids"), ids)
         lost = {record.seq for (record, *_), seq in zip(told, seqs, strict=True) if seq != b"%d" % record.seq}

@@ -16,6 +16,7 @@ from p2engine.ledgers.redis_rows import (
 )
 from p2engine.ledgers.writing import AccountKey, Needs, Row, read_record
 from p2engine.limits import RECORDS_MAX
+from p2engine.stores.redis_server import RedisServer
 
 PAGE_RECORDS: Final = 500
 
@@ -91,6 +92,29 @@ class Books:
         else:
             bodies = [(number(entry), fields.get(b"body", b"")) for entry, fields in page]
         return [read_record(*body) for body in bodies]
+
+
+class PatientBooks:
+    """The same, asked again while the server is away. Implements `keyless.Books`; the server is for others to close."""
+
+    def __init__(self, server: RedisServer, names: Names) -> None:
+        self._server = server
+        self._books = Books(server.client, names)
+
+    async def record(self, order: str) -> Record | None:
+        return await self._server.patiently(lambda: self._books.record(order))
+
+    async def account(self, book: BookId, name: AccountName, instrument: str) -> Account | None:
+        return await self._server.patiently(lambda: self._books.account(book, name, instrument))
+
+    async def accounts(self, book: BookId) -> list[Account]:
+        return await self._server.patiently(lambda: self._books.accounts(book))
+
+    async def records(self, query: RecordQuery) -> list[Record]:
+        return await self._server.patiently(lambda: self._books.records(query))
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
 
 
 def _matches(record: Record, query: RecordQuery) -> bool:

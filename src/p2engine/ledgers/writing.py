@@ -6,12 +6,13 @@ before it. What stands already is shown by a driver's `Rows`, and what is new is
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from p2engine.domain.chain import START, link
-from p2engine.domain.money import AccountName, Amount, BookId, Kind, Record, RecordType, kind_of_account
+from p2engine.domain.money import AccountName, BookId, Kind, Record, RecordType, kind_of_account
 from p2engine.errors import StoreError
 from p2engine.ledgers.keys import Keys
 
@@ -35,6 +36,9 @@ class AccountKey(NamedTuple):
     instrument: str
 
 
+account_key = lru_cache(1024)(AccountKey)  # the same few all the time, and a look costs less than to make one
+
+
 class ScopeKey(NamedTuple):
     """What tells from all others that which limits are counted by."""
 
@@ -45,7 +49,10 @@ class ScopeKey(NamedTuple):
 
 @dataclass(slots=True)
 class Row:
-    """An account while it is being written. place: where a driver keeps it; 0: nowhere yet. moved: to be written."""
+    """An account while it is being written. place: where a driver keeps it; 0: nowhere yet. moved: to be written.
+
+    newest: its newest record, where a driver keeps that with it.
+    """
 
     key: AccountKey
     balance: int = 0
@@ -54,6 +61,7 @@ class Row:
     transfers: int = 0
     owner: str = ""
     place: int = 0
+    newest: int = 0
     moved: bool = False
 
     @property
@@ -132,6 +140,8 @@ class Writing:
         self.link = top.link
         self.at = max(now, top.at)  # a clock that goes back does not take the ledger with it
         self.lines: list[Line] = []
+        self.moved: list[Row] = []  # the accounts that are other than they stood
+        self.holds: list[Record] = []
         self.ends: dict[str, str] = {}
         self._rows: dict[AccountKey, Row | None] = {}
         self._scopes: dict[ScopeKey, Scope] = {}
@@ -140,7 +150,7 @@ class Writing:
     # Reading
 
     def row(self, book: BookId, name: AccountName, instrument: str) -> Row | None:
-        key = AccountKey(book, name, instrument)
+        key = account_key(book, name, instrument)
         if key not in self._rows:
             self._rows[key] = self._stand.account(key)
         return self._rows[key]
@@ -167,56 +177,46 @@ class Writing:
         row = self._rows[key] = Row(key, owner=owner)
         return row
 
-    def append(self, record: Record, payer: Row | None, payee: Row | None) -> Record:
-        """Put a record at the end, and move what it moves. Its seq, salt, time and `left` are given here."""
-        seq, units, left = self.seq + 1, 0, ""
-        if record.moves:
+    def append(self, record: Record, units: int, payer: Row | None, payee: Row | None) -> Record:
+        """Put a record at the end, and move `units` if it moves any. Its seq, salt, time and `left` are given here."""
+        seq, left, moves = self.seq + 1, "", record.moves
+        if moves:
             assert payer is not None
-            units = record.money.units
-            left = str(Amount(payer.balance - units))
+            left = str(payer.balance - units)
         whole = msgspec.structs.replace(record, seq=seq, salt=self._salt(), at=self.at, left=left)
         body = _ENCODE(whole)  # before anything moves: what cannot be written changes nothing
         self.seq, self.link = seq, link(self.link, body)
-        if record.moves:
+        if moves:
             assert payer is not None
             assert payee is not None
-            _move(record.type, units, payer, payee)
-            self._count(record, units)
+            self._move(record.type, units, payer, payee)
+            for name in record.scopes:
+                scope = self.scope(record.book, name, record.instrument)
+                scope.spent += units
+                scope.count += 1
+                scope.moved = True
         self.lines.append(Line(whole, body, self.link, self._keys.seal(self.link), payer, payee))
         self._records[whole.id] = whole
-        if whole.hold:
+        if whole.type == "hold":
+            self.holds.append(whole)
+        elif whole.hold:
             self.ends[whole.hold] = whole.id
         return whole
 
-    def _count(self, record: Record, units: int) -> None:
-        for name in record.scopes:
-            scope = self.scope(record.book, name, record.instrument)
-            scope.spent += units
-            scope.count += 1
-            scope.moved = True
-
-    # What a driver writes
-
-    @property
-    def moved(self) -> list[Row]:
-        """The accounts that are other than they stood."""
-        return [row for row in self._rows.values() if row is not None and row.moved]
+    def _move(self, kind: RecordType, units: int, payer: Row, payee: Row) -> None:
+        payer.balance -= units
+        payee.balance += units
+        if kind == "transfer":
+            payer.sent += units
+            payer.transfers += 1
+            payee.received += units
+            payee.transfers += 1
+        for row in (payer, payee):
+            if not row.moved:
+                row.moved = True
+                self.moved.append(row)
 
     @property
     def counted(self) -> list[tuple[ScopeKey, Scope]]:
         """The scopes that are other than they stood."""
         return [(key, scope) for key, scope in self._scopes.items() if scope.moved]
-
-    @property
-    def holds(self) -> list[Record]:
-        """The new holds."""
-        return [line.record for line in self.lines if line.record.type == "hold"]
-
-
-def _move(kind: RecordType, units: int, payer: Row, payee: Row) -> None:
-    payer.balance -= units
-    payee.balance += units
-    payer.moved = payee.moved = True
-    if kind == "transfer":
-        payer.sent, payee.received = payer.sent + units, payee.received + units
-        payer.transfers, payee.transfers = payer.transfers + 1, payee.transfers + 1

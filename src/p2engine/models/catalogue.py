@@ -4,18 +4,20 @@ Knows every driver and the offline policy. Reads no environment: keys, addresses
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Final, Literal, Protocol, cast
 
 import msgspec
 
 from p2engine.domain.messages import ModelReply, ModelRequest
-from p2engine.errors import ConfigError, ModelError
+from p2engine.errors import ConfigError, ModelError, UsageError
 from p2engine.limits import MODEL_ATTEMPTS_MAX, MODEL_TIMEOUT_S
 from p2engine.models.calling import Guarded
 from p2engine.models.limiter import LocalLimiter
 from p2engine.models.litellm import LiteLLMModel, is_installed
 from p2engine.models.openai import OPENAI_BASE, OpenAIModel, is_openai
 from p2engine.ports import Limiter, Model, OnText
+from p2engine.positions import show
 
 Offline = Literal["auto", "always", "never"]
 
@@ -29,6 +31,7 @@ VENDORS: Final = {
     "mistral": "MISTRAL_API_KEY",
     "openrouter": "OPENROUTER_API_KEY",
 }
+NEAR: Final = 0.8  # how alike two names are of which one is taken for a slip of the other; 1 is the same
 # They run at home, or sign with credentials that are no key: a missing key says nothing about them.
 KEYLESS: Final = frozenset({"bedrock", "lm_studio", "ollama", "ollama_chat", "sagemaker", "vertex_ai"})
 
@@ -109,6 +112,18 @@ class Models:
         if provider in self._drivers or self._offline == "never":
             return False
         return self._offline == "always" or self._lacks_key(provider)
+
+    def check_provider(self, model_id: str) -> None:
+        """Raises UsageError where the provider of an id is not known, and its name is nearly that of one that is.
+
+        Any other name passes: which providers there are is open, litellm alone knows a hundred.
+        """
+        provider = provider_of(model_id)
+        known = {OPENAI, OFFLINE, *VENDORS, *KEYLESS, *self._keys, *self._bases, *self._drivers}
+        near = [] if provider in known else get_close_matches(provider.lower(), sorted(known), n=1, cutoff=NEAR)
+        if near:
+            hint = f"where {provider} is meant, give it a key or an address of its own: p2engine models"
+            raise UsageError(f"no provider {show(provider)} (did you mean {near[0]}?)", hint=hint)
 
     def describe(self) -> list[ProviderRow]:
         """Every provider that is known or configured: OpenAI first, the stand-in last."""

@@ -19,7 +19,7 @@ from p2engine.ports.acting import (
 from p2engine.ports.judging import Evaluator, Judges
 from p2engine.ports.paying import Auditable, AuditableLedger, Ledger
 from p2engine.ports.running import Clock, Dispatcher, EventSink, Ids, Limiter
-from p2engine.ports.storing import Archive, BlobStore, Catalogue, Owing, Store
+from p2engine.ports.storing import Archive, BlobStore, Catalogue, Owing, Retention, Store
 
 __all__ = [
     "Agent",
@@ -41,6 +41,7 @@ __all__ = [
     "Model",
     "OnText",
     "Owing",
+    "Retention",
     "Roster",
     "Store",
     "Tool",

@@ -131,8 +131,8 @@ class Tool(Protocol):
 class ToolRunner(Protocol):
     """Runs one tool call: validation, cache, time-out, retries. A failure is an outcome, never an exception."""
 
-    def has(self, name: str) -> bool:
-        """Whether the tool is loaded here."""
+    def spec(self, name: str) -> ToolSpec | None:
+        """What is told of the tool that is loaded here under that name; None where there is none."""
         ...
 
     async def __call__(self, name: str, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome: ...

@@ -37,7 +37,8 @@ class Ledger(Protocol):
         """Do transfers, in this order, each for itself. A repeated id is answered as the first time.
 
         Refused, with the reason: an id that was another order's; no amount; to oneself; from or to an account that
-        does not exist; beyond a limit; more than the payer has. Only a treasury and tallies may owe.
+        does not exist; beyond a limit; more than the payer has. Only a treasury and tallies may owe. A treasury gives
+        and takes its own instrument only, and a tally of spending pays that of a provider in USD, and nothing else.
         """
         ...
 

@@ -13,7 +13,9 @@ from p2engine.domain.records import (
     Event,
     Job,
     Placed,
+    Pruning,
     Query,
+    Weight,
     Written,
 )
 
@@ -41,15 +43,18 @@ class Store(Protocol):
         ...
 
     async def events(self, query: Query) -> Sequence[Event]:
-        """The events that match, oldest first. Raises Pruned for a cursor below what is kept."""
+        """The events that match, oldest first. Raises Pruned for a cursor below what is kept, unless told otherwise."""
         ...
 
     async def newest(self) -> Cursor:
         """The place in the log after all that is written by now."""
         ...
 
-    def tail(self, after: Cursor) -> AsyncIterator[Event]:
-        """Every event after the cursor, without gaps, until the store closes. Raises Pruned as `events`."""
+    def tail(self, after: Cursor, *, whole: bool = True) -> AsyncIterator[Event]:
+        """Every event after the cursor, without gaps, until the store closes. Raises Pruned where one is gone already.
+
+        whole: as in Query; False: what is kept is enough. Whoever begins at the beginning gets what is kept.
+        """
         ...
 
     async def aclose(self) -> None: ...
@@ -89,6 +94,10 @@ class Owing(Protocol):
         """Who lives and holds what this stack owes, in words: `process 4711 on HOST`."""
         ...
 
+    async def lives(self, owner: OwnerId) -> bool:
+        """Whether that owner lives. One that died without a word may be taken for living until its lease is over."""
+        ...
+
 
 class Catalogue(Protocol):
     """The same driver seen as a directory: which conversations and branches there are."""
@@ -119,7 +128,23 @@ class Catalogue(Protocol):
         ...
 
 
-class Archive(Store, Owing, Catalogue, Protocol):
+class Retention(Protocol):
+    """The same driver seen as something that fills up. Nothing goes by itself."""
+
+    async def weigh(self, conversation: ConversationId) -> Weight:
+        """What is kept of a conversation. Raises UsageError for one there is not."""
+        ...
+
+    async def prune(self, pruning: Pruning) -> None:
+        """Take it away, all or nothing; from then on nobody finds it. Asked twice with one fact, it is done once.
+
+        Raises UsageError where there is no such conversation or something of it is owed, and ConflictError where it is
+        not as it was looked at.
+        """
+        ...
+
+
+class Archive(Store, Owing, Catalogue, Retention, Protocol):
     """What a store driver implements, and what the engine holds."""
 
 
@@ -135,3 +160,7 @@ class BlobStore(Protocol):
         ...
 
     async def has(self, ref: BlobRef) -> bool: ...
+
+    async def drop(self, ref: BlobRef, *, unused_s: float) -> int:
+        """Forget a body that nobody has put for so long; how many bytes it had, 0 where it stays or is not there."""
+        ...

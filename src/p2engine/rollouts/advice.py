@@ -6,6 +6,7 @@ Pure: knows contrasts and costs; never files, or how the advice is worded.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, floor, log10
 
 import msgspec
 
@@ -22,17 +23,20 @@ from p2engine.rollouts.power import (
 LEAST, MOST = 0.05, 0.25  # of a score: smaller differences are seldom worth their price, larger ones are luck
 GROWTH_MAX = 16  # times the repeats there were: more is no next step
 REPEATS_LEAST = 24  # that may always be advised
+ROOM = 1.25  # times what it costs by the mean, so that a budget does not end it before its time
 
 
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """repeats: of each task, for the whole rollout. difference: what they find with 80 % power; None where it is more
-    than a score can differ by, so that only more tasks would help. cost_usd: None where it is not known. more_tasks:
-    whether more tasks would find more than more repeats.
+    than a score can differ by, so that only more tasks would help. cost_usd: None where it is not known. budget_usd:
+    what it must be allowed to spend; None where it may already. more_tasks: whether more tasks would find more than
+    more repeats.
     """
 
     repeats: int
     difference: float | None
     cost_usd: float | None = None
+    budget_usd: float | None = None
     more_tasks: bool = False
 
 
@@ -52,6 +56,17 @@ def advice(undecided: Sequence[Contrast], repeats: int, tasks: int, comparisons:
         difference=found if found is not None and found <= 1 else None,
         more_tasks=enough is None and comparison_unit(tasks, comparisons) == "task",
     )
+
+
+def budget_needed(cost_usd: float | None, allowed_usd: float | None) -> float | None:
+    """What a rollout of that cost must be allowed to spend, with some room, in two digits; None where it may already.
+
+    allowed_usd: None where nothing bounds it.
+    """
+    if not cost_usd or allowed_usd is None or cost_usd * ROOM <= allowed_usd:
+        return None
+    digit = 10.0 ** (floor(log10(cost_usd * ROOM)) - 1)
+    return round(ceil(round(cost_usd * ROOM / digit, 6)) * digit, 12)
 
 
 def _spread(contrast: Contrast) -> float:

@@ -6,31 +6,20 @@ Pure: knows rows; compares nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import fsum
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 
 from p2engine.domain.setup import Spent
+from p2engine.rollouts.columns import MEASURES, Columns
 from p2engine.rollouts.figures import Chance, Figure, figure_of
 from p2engine.rollouts.results import TrialResult
 from p2engine.rollouts.stats import saturated
 
 DETAIL_CHARS_MAX: Final = 120  # of a reason, so that reasons of one kind count together
-
-MEASURES: Final[dict[str, Callable[[TrialResult], float | None]]] = {
-    "tokens": lambda row: row.spent.tokens + row.judged.tokens,
-    "cost_usd": lambda row: None if row.spent.unpriced or row.judged.unpriced else row.spent.usd + row.judged.usd,
-    "judge_cost_usd": lambda row: row.judged.cost_usd,
-    "duration_s": lambda row: row.duration_s,
-    "steps": lambda row: row.steps,
-    "artifacts": lambda row: row.artifacts,
-    "reward": lambda row: row.reward,
-    "received": lambda row: None if row.received is None else float(row.received),
-    "sent": lambda row: None if row.sent is None else float(row.sent),
-}
-"""What every trial has beside its metrics; tokens and cost with delegates and judges. None where it is not known."""
 
 ALWAYS: Final = ("tokens", "cost_usd", "judge_cost_usd", "duration_s", "steps", "artifacts")
 """Measures that a trial has whatever it does: unknown in one of them, the mean of the others would mislead."""
@@ -117,28 +106,25 @@ class ArmReport(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def arm_report(
-    team: str, variant: str, rows: Sequence[TrialResult], scores: Iterable[str], chance: Chance
-) -> ArmReport:
+def arm_report(team: str, variant: str, columns: Columns, scores: Iterable[str], chance: Chance) -> ArmReport:
     """The report of one variant's trials. scores: the metrics that its team's evaluators give, in their order."""
-    scores = tuple(scores)
-    names = dict.fromkeys((*scores, *(name for row in rows for name in row.metrics)))
-    values = {name: _values(rows, lambda row, name=name: row.metrics.get(name)) for name in names}  # type: ignore[misc]
+    rows, scores = columns.rows, tuple(scores)
+    metrics: dict[str, Figure | None] = {}
+    for name in dict.fromkeys((*scores, *columns.metrics)):
+        values, tasks, _ = columns.metric(name)
+        metrics[name] = figure_of(values, tasks, chance, team, variant, "metric", name, is_score=name in scores)
     return ArmReport(
         team=team,
         variant=variant,
         n=len(rows),
         answered=sum(row.status == "done" for row in rows),
-        metrics={
-            name: figure_of(*values[name], chance, team, variant, "metric", name, is_score=name in scores)
-            for name in names
-        },
-        measures={name: _measure(name, rows, chance, team, variant) for name in MEASURES},
+        metrics=metrics,
+        measures={name: _measure(name, columns, chance, team, variant) for name in MEASURES},
         unjudged={name: found for name in scores if (found := _unjudged(name, rows)) is not None},
         failures=_failures(rows),
         spent=_sum([row.spent for row in rows]),
         judged=_sum([row.judged for row in rows]),
-        saturated={name: end for name in scores if (end := saturated(values[name][0])) is not None},
+        saturated={name: end for name in scores if (end := saturated(columns.metric(name).values)) is not None},
     )
 
 
@@ -181,15 +167,9 @@ def _asked(parts: Iterable[Unjudged]) -> Unjudged:
     return Unjudged(sum(undecided), sum(failed), sum(of))
 
 
-def _values(rows: Iterable[TrialResult], read: Callable[[TrialResult], float | None]) -> tuple[list[float], list[str]]:
-    """The numbers there are, and the task of each."""
-    found = [(value, row.task) for row in rows if (value := read(row)) is not None]
-    return [value for value, _ in found], [task for _, task in found]
-
-
-def _measure(name: str, rows: Sequence[TrialResult], chance: Chance, team: str, variant: str) -> Figure | None:
-    values, tasks = _values(rows, MEASURES[name])
-    if name in ALWAYS and len(values) < len(rows):
+def _measure(name: str, columns: Columns, chance: Chance, team: str, variant: str) -> Figure | None:
+    values, tasks, _ = columns.measure(name)
+    if name in ALWAYS and len(values) < len(columns.rows):
         return None
     if values and min(values) == max(values) and name != "duration_s":  # what is always the same has no interval
         return Figure(mean=values[0], low=None, high=None, n=len(values), units=len(values))
@@ -198,8 +178,8 @@ def _measure(name: str, rows: Sequence[TrialResult], chance: Chance, team: str, 
 
 def _unjudged(name: str, rows: Iterable[TrialResult]) -> Unjudged | None:
     """None where nobody was asked."""
-    counts = Counter(row.verdicts[name] for row in rows if name in row.verdicts)
-    owed = sum(counts.values())
+    counts = Counter([row.verdicts.get(name) for row in rows])
+    owed = counts.total() - counts[None]
     return Unjudged(counts["undecided"], counts["error"], owed) if owed else None
 
 
@@ -209,10 +189,8 @@ def _failures(rows: Iterable[TrialResult]) -> tuple[Failure, ...]:
 
 
 def _sum(parts: Sequence[Spent]) -> Spent:
-    return Spent(
-        sum(each.steps for each in parts),
-        sum(each.tokens_in for each in parts),
-        sum(each.tokens_out for each in parts),
-        fsum(each.usd for each in parts),
-        sum(each.unpriced for each in parts),
-    )
+    def whole(field: str) -> int:
+        return sum(map(attrgetter(field), parts))
+
+    usd = fsum(map(attrgetter("usd"), parts))
+    return Spent(whole("steps"), whole("tokens_in"), whole("tokens_out"), usd, whole("unpriced"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from operator import sub
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
@@ -114,11 +115,11 @@ def matched(variant: Mapping[Key, float], baseline: Mapping[Key, float]) -> Matc
 
     A trial that failed in one arm has no partner: it is left out here and counted, so that a report can say so.
     """
-    keys = tuple(key for key in variant if key in baseline)
+    keys = tuple(filter(baseline.__contains__, variant))
     return Matched(
         keys=keys,
-        variant=tuple(variant[key] for key in keys),
-        baseline=tuple(baseline[key] for key in keys),
+        variant=tuple(map(variant.__getitem__, keys)),
+        baseline=tuple(map(baseline.__getitem__, keys)),
         unmatched=len(variant) + len(baseline) - 2 * len(keys),
     )
 
@@ -144,7 +145,7 @@ def paired_difference(
     same_length(variant, baseline, "variant and baseline")
     ours, theirs = finite(variant, "variant"), finite(baseline, "baseline")
     at_least(resamples, FLIPS_MIN, "resamples")
-    gaps = [one - other for one, other in zip(ours, theirs, strict=True)]
+    gaps = list(map(sub, ours, theirs))
     if not gaps:
         return None
     groups = [[gap] for gap in gaps] if clusters is None else grouped(gaps, clusters)

@@ -6,12 +6,13 @@ Pure: knows rows in pairs. Corrects for the number of variants, for each number 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import sub
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
 
-from p2engine.rollouts.arm_report import MEASURES
+from p2engine.rollouts.columns import Columns
 from p2engine.rollouts.comparison import (
     Matched,
     PairedDifference,
@@ -23,8 +24,7 @@ from p2engine.rollouts.comparison import (
 )
 from p2engine.rollouts.figures import Chance
 from p2engine.rollouts.power import comparison_unit, intraclass_correlation
-from p2engine.rollouts.results import TrialResult
-from p2engine.rollouts.samples import mean, sample_sd
+from p2engine.rollouts.samples import are_passes, mean, sample_sd
 from p2engine.rollouts.sign_flips import FLIPS, smallest_p
 from p2engine.rollouts.stats import holm
 
@@ -76,24 +76,26 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.asdict(self)
 
 
-Arms = Mapping[str, Sequence[TrialResult]]
-"""The rows of one team, by variant."""
-
-
 def contrasts(
-    team: str, arms: Arms, baseline: str, metrics: Sequence[str], scores: Sequence[str], chance: Chance
+    team: str,
+    arms: Mapping[str, Columns],
+    baseline: str,
+    metrics: Sequence[str],
+    scores: Sequence[str],
+    chance: Chance,
 ) -> tuple[Contrast, ...]:
-    """Every other variant against the baseline: in each metric, then in each of COMPARED. scores: metrics of which more
-    is better. What two arms have in no trial in common is left out. Raises SetupError without scipy.
+    """Every other variant against the baseline: in each metric, then in each of COMPARED. arms: of one team, by
+    variant. scores: metrics of which more is better. What two arms have in no trial in common is left out. Raises
+    SetupError without scipy.
     """
     found: list[Contrast] = []
-    numbers = {variant: {row.number: row.task for row in rows} for variant, rows in arms.items()}
+    others = [variant for variant in arms if variant != baseline]
+    task_of = {variant: dict(zip(arm.trials, arm.tasks, strict=True)) for variant, arm in arms.items()}
     for metric in (*metrics, *COMPARED):
-        values = {variant: _values(rows, metric) for variant, rows in arms.items()}
-        others = [variant for variant in arms if variant != baseline]
+        values = {variant: _values(arm, metric) for variant, arm in arms.items()}
         family = [
             _contrast(
-                team, metric, variant, baseline, both, numbers[variant], len(others), chance, is_score=metric in scores
+                team, metric, variant, baseline, both, task_of[variant], len(others), chance, is_score=metric in scores
             )
             for variant in others
             if (both := matched(values[variant], values[baseline])).keys
@@ -103,10 +105,10 @@ def contrasts(
     return tuple(found)
 
 
-def _values(rows: Sequence[TrialResult], metric: str) -> dict[int, float]:
+def _values(arm: Columns, metric: str) -> dict[int, float]:
     """The number of each trial that has it. Trials of one number are pairs."""
-    read = MEASURES[metric] if metric in COMPARED else lambda row: row.metrics.get(metric)
-    return {row.number: value for row in rows if (value := read(row)) is not None}
+    column = arm.measure(metric) if metric in COMPARED else arm.metric(metric)
+    return dict(zip(column.trials, column.values, strict=True))
 
 
 def _contrast(
@@ -121,15 +123,15 @@ def _contrast(
     *,
     is_score: bool,
 ) -> Contrast:
-    tasks = [task_of[number] for number in both.keys]  # type: ignore[index]
+    tasks = list(map(task_of.__getitem__, both.keys))  # type: ignore[arg-type]
     distinct, pairs = len(set(tasks)), len(tasks)
     shared = 1 < distinct < pairs
     unit = comparison_unit(distinct, max(1, comparisons)) if shared else ("task" if distinct == pairs > 1 else "trial")
-    gaps = [ours - theirs for ours, theirs in zip(both.variant, both.baseline, strict=True)]
+    gaps = list(map(sub, both.variant, both.baseline))
     clusters = tasks if shared and unit == "task" else None
     draws = max(FLIPS_LEAST, min(FLIPS, SIGNS_MAX // pairs))
     ends = both.variant + both.baseline
-    is_passes = metric not in COMPARED and all(value in (0, 1) for value in ends)
+    is_passes = metric not in COMPARED and are_passes(ends)
     passes = None
     if is_passes and clusters is None:
         passes = mcnemar([bool(each) for each in both.variant], [bool(each) for each in both.baseline])
@@ -139,7 +141,7 @@ def _contrast(
     assert tested is not None
     units = distinct if clusters is not None else pairs
     low, high = (tested.interval.low, tested.interval.high) if tested.interval else (None, None)
-    if low is not None and high is not None and is_score and all(0 <= value <= 1 for value in ends):
+    if low is not None and high is not None and is_score and min(ends) >= 0 and max(ends) <= 1:
         low, high = max(-1.0, low), min(1.0, high)
     return Contrast(
         team=team,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from p2engine.errors import SetupError
-from p2engine.rollouts.samples import LEVEL, mean, need_scipy
+from p2engine.rollouts.samples import LEVEL, are_passes, mean, need_scipy
 from p2engine.rollouts.stats import (
     Interval,
     cluster_interval,
@@ -89,8 +89,9 @@ def figure_of(
     """
     if not values:
         return None
-    shared = 1 < len(set(tasks)) < len(tasks)
-    is_passes = not is_amount and all(value in (0, 1) for value in values)
+    units = len(set(tasks))
+    shared = 1 < units < len(tasks)
+    is_passes = not is_amount and are_passes(values)
     interval: Interval | None = None
     if is_passes and not shared and (chance.is_counted or chance.why_not):  # needs no library
         interval = wilson_interval(int(sum(values)), len(values))
@@ -99,9 +100,9 @@ def figure_of(
         if is_passes and interval is not None and interval.low == interval.high:
             interval = _of_tasks(values, tasks)
     if interval is None:
-        return Figure(mean=mean(values), n=len(values), units=len(set(tasks)) if shared else len(values))
+        return Figure(mean=mean(values), n=len(values), units=units if shared else len(values))
     low, high = interval.low, interval.high
-    if is_score and all(0 <= value <= 1 for value in values):
+    if is_score and min(values) >= 0 and max(values) <= 1:
         low, high = max(0.0, low), min(1.0, high)
     return Figure(
         mean=interval.estimate, low=low, high=high, n=len(values), units=interval.units, method=interval.method

@@ -1,14 +1,17 @@
 """How a rollout is remembered: facts in the one log, its specification by content hash. Nothing else is kept of it.
 
-`rollout.started`, `rollout.extended`, `rollout.trial` for each finished trial, `rollout.finished`, `rollout.cancelled`.
+`rollout.started`, `rollout.extended`, `rollout.taken` by whoever runs it, `rollout.trial` for each finished trial,
+`rollout.finished`, `rollout.cancelled`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import gc
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import msgspec
 
-from p2engine.domain.ids import BlobRef, is_beginning
+from p2engine.domain.ids import BlobRef, OwnerId
 from p2engine.domain.records import Batch, Cursor, Event, Fact, Query
 from p2engine.errors import UsageError
 from p2engine.limits import QUERY_EVENTS_MAX
@@ -18,6 +21,7 @@ from p2engine.runtime.world import World
 
 STARTED = "rollout.started"
 EXTENDED = "rollout.extended"
+TAKEN = "rollout.taken"
 TRIAL = "rollout.trial"
 FINISHED = "rollout.finished"
 CANCELLED = "rollout.cancelled"
@@ -39,7 +43,8 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     """An experiment as the log has it. provenance: of the program and the project when it was started.
 
-    cursor: where in the log it begins: nothing of it lies before.
+    cursor: where in the log it begins: nothing of it lies before. place: where it was run last; empty where nobody ran
+    it. is_left: whoever did lives no more, and it has not ended.
     """
 
     id: str
@@ -51,6 +56,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: float | None = None
     provenance: Mapping[str, Any] = {}
     cursor: Cursor = Cursor()
+    place: str = ""
+    is_left: bool = False
 
 
 async def start(world: World, spec: Spec, options: Options, provenance: Mapping[str, Any]) -> Rollout:
@@ -94,6 +101,13 @@ async def extend(
     )
 
 
+async def take(world: World, rollout: Rollout, place: str) -> None:
+    """Write down that this process runs it from now on. place: which state folder of which machine has it."""
+    body = {"rollout": rollout.id, "owner": world.owner, "place": place}
+    key = f"{rollout.id}*{world.ids.fact()}"
+    await _write(world, Fact(id=key, kind=TAKEN, cause="user", at=world.clock.now(), body=body))
+
+
 async def record(world: World, rollout: Rollout, result: TrialResult) -> None:
     """Write down what came of a trial, once."""
     fact = Fact(
@@ -118,9 +132,10 @@ async def end(world: World, rollout: Rollout, status: Status, why: str = "") -> 
 async def rollouts(world: World, prefix: str = "") -> Sequence[Rollout]:
     """Every rollout whose id begins with `prefix`, oldest first."""
     found: dict[str, Rollout] = {}
-    async for event in _events(world, (STARTED, EXTENDED, FINISHED, CANCELLED)):
+    owners: dict[str, OwnerId] = {}
+    async for event in _events(world, (STARTED, EXTENDED, TAKEN, FINISHED, CANCELLED)):
         id_ = str(event.body["rollout"])
-        if prefix and not is_beginning(prefix, id_):
+        if not id_.startswith(prefix):
             continue
         if event.kind == STARTED:
             found[id_] = Rollout(
@@ -131,8 +146,15 @@ async def rollouts(world: World, prefix: str = "") -> Sequence[Rollout]:
                 provenance=event.body["provenance"],
                 cursor=event.cursor,
             )
+        elif id_ in found and event.kind == TAKEN:
+            owners[id_] = OwnerId(event.body["owner"])
+            taken = msgspec.structs.replace(found[id_], status="running", why="", ended_at=None)
+            found[id_] = msgspec.structs.replace(taken, place=event.body["place"])
         elif id_ in found:
             found[id_] = await _later(world, found[id_], event)
+    for id_, owner in owners.items():
+        if found[id_].status == "running" and not await world.store.lives(owner):
+            found[id_] = msgspec.structs.replace(found[id_], is_left=True)
     return list(found.values())
 
 
@@ -158,16 +180,31 @@ async def find(world: World, key: str) -> Rollout:
 
 async def results(world: World, rollout: Rollout) -> Sequence[TrialResult]:
     """What came of its trials so far, in the order in which they ended."""
-    return [
-        msgspec.convert(event.body["result"], TrialResult)
-        async for event in _events(world, (TRIAL,), after=rollout.cursor)
-        if event.body["rollout"] == rollout.id
-    ]
+    with _uncollected():
+        return [
+            msgspec.convert(event.body["result"], TrialResult)
+            async for event in _events(world, (TRIAL,), after=rollout.cursor)
+            if event.body["rollout"] == rollout.id
+        ]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the garbage collector: of a hundred thousand rows nothing is in a cycle, and its looks take as long as
+    reading them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 async def _events(world: World, kinds: tuple[str, ...], after: Cursor = Cursor()) -> AsyncIterator[Event]:  # noqa: B008
     while True:
-        query = Query(kinds=kinds, after=after, limit=QUERY_EVENTS_MAX)
+        query = Query(kinds=kinds, after=after, limit=QUERY_EVENTS_MAX, whole=False)
         events = await world.store.events(query)
         for event in events:
             yield event

@@ -16,6 +16,9 @@ JUDGE = "gpt4_judge"
 ARGUMENT = "value"
 """The param of a check that is written as `{contains: x}`: what stands behind the colon."""
 
+WALLET_CHECKS = frozenset({"ledger_received", "balance"})
+CALL_CHECKS = frozenset({"tool_called", "tool_not_called"})
+
 _FIELD = re.compile(r"[\w .-]{1,100}")
 _PARAMS = ("rubric", "metric", "prompts", "model", "temperature", "expected")
 

@@ -42,7 +42,7 @@ class News:
 async def following(world: World) -> AsyncIterator[News]:
     """The news from now on, while inside."""
     news = News()
-    events = world.store.tail(await world.store.newest())
+    events = world.store.tail(await world.store.newest(), whole=False)
 
     async def follow() -> None:
         async for event in events:

@@ -15,8 +15,9 @@ from p2engine.errors import ConfigError, UsageError
 from p2engine.limits import TRIALS_MAX
 from p2engine.positions import Place, show
 from p2engine.rollouts.arms import Arm, read_arms
+from p2engine.rollouts.earlier import Misnamed, made_up
 from p2engine.rollouts.entries import RolloutFile, TeamEntry, WholeBudgetEntry, name_from, team_name
-from p2engine.rollouts.judging import Judging, check_rubric, read_evaluations
+from p2engine.rollouts.judging import ARGUMENT, CALL_CHECKS, WALLET_CHECKS, Judging, check_rubric, read_evaluations
 from p2engine.rollouts.plan import circle
 from p2engine.rollouts.spec import Spec, Task, Team, Trial, sealed
 from p2engine.rollouts.tasks import not_plain, read_tasks
@@ -29,8 +30,10 @@ RULE = "rule"  # the type of agents that no model decides for
 class Known(NamedTuple):
     """Who may be named in a rollout file, as the reader is told.
 
-    agents: id -> type. tools, personas: None: any. models: none given: any. check_evaluator raises ConfigError or
-    UsageError for an evaluation that cannot run: no such evaluator or version, wrong params. rubrics: the library.
+    agents: id -> type. tools, personas, wallets: None: any. models: none given: any. check_evaluator raises ConfigError
+    or UsageError for an evaluation that cannot run: no such evaluator or version, wrong params. rubrics: the library.
+    wallets: the agents that have one. own_models: agent -> its model. check_model raises UsageError for a model that
+    cannot be meant. providers: those beside the ones that the file asks; None: any.
     """
 
     agents: Mapping[str, str]
@@ -39,6 +42,10 @@ class Known(NamedTuple):
     models: Collection[str] = ()
     personas: Collection[str] | None = None
     rubrics: Collection[str] = ()
+    wallets: Collection[str] | None = None
+    own_models: Mapping[str, str] = {}
+    check_model: Callable[[str], object] = str
+    providers: Collection[str] | None = None
 
 
 def read_rollout(path: Path, known: Known) -> Spec:
@@ -51,9 +58,13 @@ def read_document(document: Document, folder: Path, known: Known, title: str) ->
     if found := not_plain(document.value):
         raise document.error(subject(found[0]) + found[1], found[0])
     entry = document.check(RolloutFile)
-    teams = tuple(_team(document, name, folder, known, entry.budget) for name in entry.teams)
+    texts = [_team(document, name, folder, known, entry.budget) for name in entry.teams]
+    teams = tuple(each.team for each in texts)
     _bounded(document, ("teams",), teams)
     _dependencies(document, teams)
+    for each in texts:
+        each.check_earlier({team.id: team for team in teams})
+    _check_providers(document, teams, entry.concurrency.providers, known)
     return sealed(
         Spec(
             name=entry.name or title,
@@ -66,7 +77,7 @@ def read_document(document: Document, folder: Path, known: Known, title: str) ->
     )
 
 
-def _team(document: Document, id_: str, folder: Path, known: Known, budget: WholeBudgetEntry) -> Team:
+def _team(document: Document, id_: str, folder: Path, known: Known, budget: WholeBudgetEntry) -> "_Texts":
     place = ("teams", id_)
     try:
         team_name(id_)
@@ -90,11 +101,26 @@ def _team(document: Document, id_: str, folder: Path, known: Known, budget: Whol
         timeout_s=entry.timeout_sec,
     )
     _bounded(document, place, [team])
-    _Texts(document, team).check(arms, judgings)
+    texts = _Texts(document, team, arms)
+    texts.check(judgings)
     for judging in judgings:
         check_rubric(document, judging, known.rubrics)
         _check_evaluation(document, judging, tasks, known)
-    return team
+        _check_names(document, judging, tasks, known)
+    return texts
+
+
+def _check_providers(document: Document, teams: Iterable[Team], bounds: Iterable[str], known: Known) -> None:
+    """A bound must be of somebody who may be asked. Raises ConfigError."""
+    if known.providers is None:
+        return
+    arms = [variant for team in teams for variant in team.variants]
+    models = [str(each.changes.get("model") or known.own_models.get(each.agent, "")) for each in arms]
+    names = {*known.providers, *(model.partition("/")[0] for model in models if "/" in model)}
+    for name in bounds:
+        if name not in names:
+            here = ("concurrency", "providers", name)
+            raise document.error(f"{subject(here)}no provider {show(name)}{did_you_mean(name, names)}", here)
 
 
 def _bounded(document: Document, place: Place, teams: Iterable[Team]) -> None:
@@ -124,9 +150,20 @@ def _wrong_names(document: Document, arm: Arm, known: Known) -> Iterator[ConfigE
     model = variant.changes.get("model")
     if model and known.models and model not in known.models:
         yield no("supported model", model, known.models, arm.written["model"])
+    if model:
+        yield from _wrong_model(document, arm.written["model"], model, known)
+    elif own := known.own_models.get(variant.agent):
+        yield from _wrong_model(document, arm.written["agent_id"], own, known, of=f"the model of {variant.agent}, ")
     persona = variant.changes.get("behavior")
     if persona and known.personas is not None and persona not in known.personas:
         yield no("persona", persona, known.personas, arm.written["behavior_template"])
+
+
+def _wrong_model(document: Document, place: Place, model: str, known: Known, *, of: str = "") -> Iterator[ConfigError]:
+    try:
+        known.check_model(model)
+    except UsageError as error:
+        yield document.error(f"{subject(place)}{of}{show(model)}: {error.message}", place, hint=error.hint)
 
 
 def _check_evaluation(document: Document, judging: Judging, tasks: Sequence[Task], known: Known) -> None:
@@ -136,6 +173,29 @@ def _check_evaluation(document: Document, judging: Judging, tasks: Sequence[Task
         known.check_evaluator(replace(judging.evaluation, params=filled))
     except (ConfigError, UsageError) as error:
         raise _placed(document, judging.place, error) from None
+
+
+def _check_names(document: Document, judging: Judging, tasks: Sequence[Task], known: Known) -> None:
+    """Whose wallet is looked at, which call is looked for, which model judges. Raises ConfigError for none there is."""
+    evaluation, here = judging.evaluation, judging.place
+    for task in tasks or (None,):
+        params = fill_params(evaluation.params, task)
+        agent, tool, model = params.get("agent"), params.get("tool", params.get(ARGUMENT)), params.get("model")
+        is_filled = params != evaluation.params  # else all tasks have the same
+        said = subject(here) + (f"task {show(task.id)}: " if task and is_filled else "")
+        if evaluation.evaluator in WALLET_CHECKS and isinstance(agent, str) and known.wallets is not None:
+            if agent not in known.agents:
+                raise document.error(f"{said}no agent {show(agent)}{did_you_mean(agent, known.wallets)}", here)
+            if agent not in known.wallets:
+                raise document.error(f"{said}{agent} has no wallet, as agents.yml has it", here)
+        elif evaluation.evaluator in CALL_CHECKS and isinstance(tool, str) and known.tools is not None:
+            if tool not in known.tools:
+                raise document.error(f"{said}no tool {show(tool)}{did_you_mean(tool, known.tools)}", here)
+        elif isinstance(model, str):
+            for wrong in _wrong_model(document, (*here, "model"), model, known):
+                raise wrong
+        if not is_filled:
+            return
 
 
 def _placed(document: Document, place: Place, error: ConfigError | UsageError) -> ConfigError:
@@ -161,21 +221,37 @@ def _dependencies(document: Document, teams: Sequence[Team]) -> None:
 class _Texts:
     """The templates of a team against its tasks: every one is filled once, so that no trial fails for a name."""
 
-    def __init__(self, document: Document, team: Team) -> None:
+    def __init__(self, document: Document, team: Team, arms: Iterable[Arm]) -> None:
         self.document = document
         self.team = team
         self.values = {name for task in team.tasks for name in task.values}
-
-    def check(self, arms: Iterable[Arm], judgings: Iterable[Judging]) -> None:
-        """Raises ConfigError."""
-        messages = {
+        self.messages = {
             arm.variant.message: arm.written.get("initial_message", ("teams", self.team.id, "initial_message"))
             for arm in arms
         }
-        for text, place in messages.items():
+
+    def check(self, judgings: Iterable[Judging]) -> None:
+        """Raises ConfigError."""
+        for text, place in self.messages.items():
             self._message(text, place)
         for judging in judgings:
             self._params(judging)
+
+    def check_earlier(self, teams: Mapping[str, Team]) -> None:
+        """What is said of earlier teams: whether their results have it, judged or not. teams: all, by id. Raises
+        ConfigError.
+        """
+        ways = [{id_: made_up(teams[id_], scored=scored) for id_ in self.team.depends_on} for scored in (True, False)]
+        for text, place in self.messages.items():
+            for task in (self.team.tasks or (None,)) if "teams" in names_in(text) else ():
+                trial = Trial(team="", variant="", number=1, repeat=1, seed=0, message=text, task=task)
+                for earlier in ways:
+                    try:
+                        trial_message(trial, earlier)
+                    except Misnamed as fault:
+                        raise self._wrong(place, str(fault)) from None
+                    except TemplateFault:  # what hangs on the results themselves is seen when they are there
+                        continue
 
     def _message(self, text: str, place: Place) -> None:
         names = names_in(text)  # its syntax was read with its key

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from p2engine.domain.setup import Spent
 from p2engine.errors import UsageError
 from p2engine.rollouts import findings
-from p2engine.rollouts.advice import Advice
+from p2engine.rollouts.advice import Advice, budget_needed
+from p2engine.rollouts.columns import Columns
 from p2engine.rollouts.contrasts import Contrast, contrasts
 from p2engine.rollouts.figures import Chance
 from p2engine.rollouts.journal import Rollout
@@ -126,7 +127,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         for row in self.rows:
             if row.team == team.team:
                 arms[row.variant].append(row)
-        return contrasts(team.team, arms, baseline, tuple(team.whole.metrics), team.scores, Chance(self.seed))
+        columns = {variant: Columns(rows) for variant, rows in arms.items()}
+        return contrasts(team.team, columns, baseline, tuple(team.whole.metrics), team.scores, Chance(self.seed))
 
     def find(self, name: str) -> tuple[TeamReport, str]:
         """The team and variant of `VARIANT` or `TEAM/VARIANT`. Raises UsageError."""
@@ -215,4 +217,5 @@ def _advice(report: Report) -> Advice | None:
         trial = team.whole.measures["cost_usd"]
         tasks = max(1, len(report.rollout.spec.team(team.team).tasks))
         cost = None if trial is None or cost is None else cost + trial.mean * len(team.arms) * tasks * advised.repeats
-    return replace(advised, cost_usd=cost)
+    budget, said = report.rollout.spec.budget.usd, report.rollout.options.budget_usd
+    return replace(advised, cost_usd=cost, budget_usd=budget_needed(cost, said if budget is None else budget))

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -19,6 +20,14 @@ TrialStatus = Literal["done", "gave_up", "timeout", "budget", "cancelled", "erro
 _WORD = re.compile(r"[\w.-]{1,40}")  # what a check looks for, where that is short enough to be part of a name
 
 TIMED_OUT = "the trial took longer than"  # how the reason of a cancelled turn begins that was a time-out
+CHECKS = frozenset(
+    {
+        *("contains", "equals", "regex", "numeric", "json_schema", "tool_called", "tool_not_called"),
+        *("no_error", "max_steps", "ledger_received", "balance"),
+    }
+)
+"""The evaluators that give no number but their score."""
+
 KINDS = (
     "model.reply",
     "state.assistant_message",
@@ -31,13 +40,15 @@ KINDS = (
 """The events of a conversation that a row is made of."""
 
 
-class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """One finished trial. conversation: its name. metrics: name -> number, None where a judge left it undecided.
 
-    verdicts: evaluator -> how it came out. spent: by the agents, delegates included; judged: by the judges. steps:
-    model replies and results. reward: the sum that tools gave, None where none did. received, sent: of the agent's own
-    wallet, as text; None where several trials share a book. duration_s: from the message to the end. models: as the
-    providers named them. offline: whether the stand-in answered.
+    verdicts: evaluator -> how it came out, of those that had something to judge. spent: by the agents, delegates
+    included; judged: by the judges, of steps as well. steps: model replies and results. reward: the sum that tools
+    gave, None where none did. received, sent: by the wallets of the agents that took part, as text; None where several
+    trials share a book. duration_s: from the message to the end. models: as the providers named them. offline: whether
+    the stand-in answered. lost: what earlier attempts at it cost, which a cancellation of the rollout cut off; part of
+    what the rollout has spent, and of no other number.
     """
 
     team: str
@@ -63,6 +74,7 @@ class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     duration_s: float = 0.0
     models: tuple[str, ...] = ()
     offline: bool = False
+    lost: Spent = Spent()
 
     @property
     def cost(self) -> Spent:
@@ -93,7 +105,9 @@ def result_of(
     replies = [each.body for each in events if each.kind == "model.reply"]
     rewards = [each.body["reward"] for each in events if each.kind == "state.tool_result"]
     given = [reward for reward in rewards if reward is not None]
-    verdicts = dict(zip(metric_names(evaluations), verdicts_on(root, evaluations, events), strict=True))
+    owed = verdicts_on(root, events)
+    found = [_together(each, [one for one in owed if one.place == n]) for n, each in enumerate(evaluations)]
+    names = metric_names(evaluations)
     return TrialResult(
         team=trial.team,
         variant=trial.variant,
@@ -106,10 +120,10 @@ def result_of(
         seed=trial.seed,
         detail=str(end.body["detail"]) if end else "it has not ended",
         reply=_reply(root, events),
-        metrics=_metrics(verdicts),
-        verdicts={name: verdict.status if verdict else "error" for name, verdict in verdicts.items()},
+        metrics=_metrics(names, evaluations, found),
+        verdicts={name: each.status for name, each in zip(names, found, strict=True) if each.status is not None},
         spent=_spent(replies),
-        judged=_sum(verdict.spent for verdict in verdicts.values() if verdict),
+        judged=_sum(verdict.spent for verdict in owed),
         steps=sum(each.kind in ("model.reply", "state.tool_result", "state.agent_result") for each in events),
         artifacts=sum(each.kind == "artifact.saved" for each in events),
         reward=sum(given) if given else None,
@@ -122,13 +136,14 @@ def result_of(
 def metric_names(evaluations: Iterable[Evaluation]) -> list[str]:
     """What the score of each is called: its `metric`, `score` by a rubric, else the evaluator.
 
-    Where several are called the same: with what they look for, `tool_called(delegate)`, else with a number, `score_2`.
+    Where several are called the same: with what or whom they look at, `tool_called(delegate)`, `balance(beta)`, else
+    with a number, `score_2`.
     """
     evaluations = list(evaluations)
     plain = [_plain_name(each) for each in evaluations]
     names: list[str] = []
     for name, evaluation in zip(plain, evaluations, strict=True):
-        value = evaluation.params.get("value")
+        value = evaluation.params.get("value", evaluation.params.get("agent"))
         if plain.count(name) > 1 and isinstance(value, str) and _WORD.fullmatch(value):
             name = f"{name}({value})"  # noqa: PLW2901 — the longer name in the place of the shorter one
         taken = sum(each == name or each.startswith(f"{name}_") for each in names)
@@ -141,25 +156,48 @@ def _plain_name(evaluation: Evaluation) -> str:
     return str(evaluation.params.get("metric") or usual)
 
 
-def verdicts_on(root: StackRef, evaluations: Sequence[Evaluation], events: Iterable[Event]) -> list[Verdict | None]:
-    """The verdicts on the end of the root's turn, in the order of the evaluations; None for one that is not there.
+def further_name(names: Sequence[str], evaluations: Sequence[Evaluation], place: int, metric: str) -> str:
+    """What a further number of the evaluation at `place` is called. names: of all, by `metric_names`.
 
-    Verdicts of steps are not among them, nor those of people or by hand.
+    With its evaluation, `funny.words`, where several may give numbers, or one is called so already: by what the file
+    says, so that a name means the same in every trial.
     """
+    is_alone = sum(each.evaluator not in CHECKS for each in evaluations) < 2
+    return metric if is_alone and metric not in names else f"{names[place]}.{metric}"
+
+
+def verdicts_on(root: StackRef, events: Iterable[Event]) -> list[Verdict]:
+    """The verdicts that the root's turn owed, oldest entry first; not those of people or by hand."""
     owed = sorted(
         (wait_key(EffectId(each.id)), each.body)
         for each in events
-        if each.kind == "eval.verdict" and _is_of(each, root)
+        if each.kind == "eval.verdict" and ":" in each.id and ref_of(EffectId(each.id)) == root
     )
-    last = owed[-1][0][0] if owed else 0
-    found = [msgspec.convert(body, Verdict) for (seq, _), body in owed if seq == last]
-    at_end = [evaluation.when == "finish" for evaluation in evaluations]
-    bodies = iter(found)
-    return [next(bodies, None) if is_at_end else None for is_at_end in at_end]
+    return [msgspec.convert(body, Verdict) for _, body in owed]
 
 
-def _is_of(event: Event, root: StackRef) -> bool:
-    return ":" in event.id and ref_of(EffectId(event.id)) == root
+class _Judgement(NamedTuple):
+    """What one evaluation came to in one trial. status: None where nothing was reached that it judges."""
+
+    status: str | None
+    score: float | None
+    metrics: Mapping[str, float]
+
+
+def _together(evaluation: Evaluation, verdicts: Sequence[Verdict]) -> _Judgement:
+    """Of an evaluation of the end, its verdict; of steps and milestones the means of those that were decided."""
+    if not verdicts:
+        return _Judgement("error" if evaluation.when == "finish" else None, None, {})
+    statuses = [verdict.status for verdict in verdicts]
+    scores = [verdict.score for verdict in verdicts if verdict.score is not None]
+    numbers: dict[str, list[float]] = {}
+    for name, value in (each for verdict in verdicts for each in verdict.metrics.items()):
+        numbers.setdefault(name, []).append(value)
+    return _Judgement(
+        next(each for each in ("scored", "undecided", "error") if each in statuses),
+        fmean(scores) if scores else None,
+        {name: fmean(values) for name, values in numbers.items()},
+    )
 
 
 def _status(end: Event | None) -> TrialStatus:
@@ -182,12 +220,13 @@ def _reply(root: StackRef, events: Iterable[Event]) -> str:
     return texts[-1] if texts else ""
 
 
-def _metrics(verdicts: Mapping[str, Verdict | None]) -> dict[str, float | None]:
-    """The score of each evaluation, then the further numbers that verdicts hold, where no other has their name."""
-    metrics: dict[str, float | None] = {name: verdict.score if verdict else None for name, verdict in verdicts.items()}
-    for verdict in verdicts.values():
-        for name, value in (verdict.metrics if verdict else {}).items():
-            metrics.setdefault(name, value)
+def _metrics(
+    names: Sequence[str], evaluations: Sequence[Evaluation], found: Sequence[_Judgement]
+) -> dict[str, float | None]:
+    """The score of each evaluation, then the further numbers."""
+    metrics: dict[str, float | None] = {name: each.score for name, each in zip(names, found, strict=True)}
+    for place, each in enumerate(found):
+        metrics |= {further_name(names, evaluations, place, name): value for name, value in each.metrics.items()}
     return metrics
 
 

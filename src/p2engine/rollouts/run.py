@@ -6,14 +6,13 @@ Whoever runs it may die: what was begun goes on by itself, and the next one take
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext
 from itertools import groupby
 from typing import Any
 
 import msgspec
 
 from p2engine.domain.setup import Spent
-from p2engine.errors import UsageError
 from p2engine.limits import TRIALS_AT_ONCE
 from p2engine.rollouts import journal
 from p2engine.rollouts.earlier import Result, told
@@ -22,7 +21,7 @@ from p2engine.rollouts.news import News, following
 from p2engine.rollouts.plan import plan, waves
 from p2engine.rollouts.results import TrialResult
 from p2engine.rollouts.spec import Team, Trial, Variant
-from p2engine.rollouts.trial import OpenBook, Scene, play, trial_name
+from p2engine.rollouts.trial import OpenBook, Scene, cut_off, is_cut_off, play, trial_name
 from p2engine.runtime.engine import Engine
 
 OnResult = Callable[[TrialResult], None]
@@ -76,7 +75,7 @@ class Runner:
 
     def _note(self, result: TrialResult) -> None:
         self.results[result.key] = result
-        self.spent = self.spent.plus(result.cost)
+        self.spent = self.spent.plus(result.cost).plus(result.lost)
         if self._on_result is not None:
             self._on_result(result)
 
@@ -124,28 +123,31 @@ class Runner:
         await news.cancelled(self.rollout.id)
         self._ended = "cancelled", "cancelled by the user"
         for name in tuple(self.running):
-            with suppress(UsageError):  # one that could not be opened
-                await (await self._engine.conversation(name)).cancel(why="the rollout was cancelled")
+            await cut_off(self._engine, name)
 
     async def _one(self, trial: Trial, scene: Scene) -> None:
         team = self.rollout.spec.team(trial.team)
         variant = team.variant(trial.variant)
         name = trial_name(self.rollout.id, trial)
-        async with self._provider(variant):
+        async with await self._provider(variant):
             self.running.add(name)
             try:
                 result = await play(scene, trial, team, self._earlier(team), usd=self._usd_left())
             finally:
                 self.running.discard(name)
-        if result.status == "cancelled" and self._ended is not None:
-            return  # that was not the trial's own end
+        if is_cut_off(result):
+            return  # whoever goes on runs it again
         await journal.record(self._world, self.rollout, result)
         self._note(result)
 
-    def _provider(self, variant: Variant) -> AbstractAsyncContextManager[Any]:
-        """A place among the trials that ask this variant's provider."""
-        provider = str(variant.changes.get("model", "")).partition("/")[0]
-        return self._providers.get(provider) or nullcontext()
+    async def _provider(self, variant: Variant) -> AbstractAsyncContextManager[Any]:
+        """A place among the trials that ask this variant's provider, also where its agent names it."""
+        if not self._providers:
+            return nullcontext()
+        model = variant.changes.get("model")
+        if model is None:
+            model = (await self._world.roster.setup(variant.agent, variant.changes)).model
+        return self._providers.get(str(model).partition("/")[0]) or nullcontext()
 
     def _earlier(self, team: Team) -> Mapping[str, Any]:
         """What the teams that this one depends on came to, for its messages."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Sequence, Sized
+from collections.abc import Hashable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Final
 
 from p2engine.errors import SetupError, UsageError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAGNITUDE_MAX: Final = 1e100  # of one value: squares of anything larger leave the range of a float
 ALPHA: Final = 0.05  # the share of true null hypotheses that may be rejected
+PASSES: Final = frozenset((0, 1))
 LEVEL: Final = 0.95  # the share of experiments whose interval covers the true value
 
 
@@ -33,10 +34,11 @@ def number(value: float, name: str) -> float:
 
 def finite(values: Sequence[float], name: str) -> list[float]:
     """The values as floats. Raises UsageError that names the first one which is no finite number."""
-    # Mostly they are floats in range, and may be a hundred thousand: one look at all costs a tenth of one at each.
-    is_plain = set(map(type, values)) == {float} and math.isfinite(sum(values))
-    if is_plain and min(values) >= -MAGNITUDE_MAX and max(values) <= MAGNITUDE_MAX:
-        return list(values)
+    # Mostly they are numbers in range, and may be a hundred thousand: one look at all costs a tenth of one at each.
+    types = set(map(type, values))
+    is_plain = bool(types) and types <= {float, int}
+    if is_plain and min(values) >= -MAGNITUDE_MAX and max(values) <= MAGNITUDE_MAX and math.isfinite(sum(values)):
+        return list(map(float, values)) if int in types else list(values)
     return [number(value, f"{name}[{index}]") for index, value in enumerate(values)]
 
 
@@ -52,6 +54,11 @@ def at_least(value: int, low: int, name: str) -> int:
     if value < low:
         raise UsageError(f"{name} is {value!r}: expected at least {low}")
     return value
+
+
+def are_passes(values: Iterable[float]) -> bool:
+    """Whether each is 0 or 1."""
+    return all(map(PASSES.__contains__, values))
 
 
 def same_length(one: Sized, other: Sized, names: str) -> None:

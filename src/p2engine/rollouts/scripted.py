@@ -15,12 +15,12 @@ from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId, ConversationId, StackRef
 from p2engine.domain.setup import Spent
 from p2engine.domain.verdicts import Holding, Line, Subject
+from p2engine.rollouts.judging import WALLET_CHECKS
 
 NOTHING = ("", "I do not know.")
 """What a null agent answers."""
 
 _ANSWERS = frozenset({"contains", "equals", "regex", "json_schema", "numeric"})
-_WALLETS = frozenset({"ledger_received", "balance"})
 _FORBIDDING = frozenset({"no_error", "max_steps", "tool_not_called"})
 SCHEMA_DEPTH_MAX = 16  # of a schema for which a value is made up
 
@@ -91,7 +91,7 @@ def right(check: Evaluation, expected: Any, scene: Scene) -> list[Subject]:
             return [scene.says("Done.")]
         case "tool_called":
             return [scene.calls(*_call(check.params))]
-        case name if name in _WALLETS:
+        case name if name in WALLET_CHECKS:
             return [_paid(check, scene, above=False)]
         case "max_steps":
             return [scene.takes(_count(_value(check.params)))]
@@ -110,7 +110,7 @@ def wrong(check: Evaluation, scene: Scene) -> list[Subject]:
             return [scene.calls("any_tool", {}, 1, status="error"), replace(scene.says(""), reason="error")]
         case "max_steps":
             return [scene.takes(_count(_value(check.params)) + 1)]
-        case name if name in _WALLETS:
+        case name if name in WALLET_CHECKS:
             return [_paid(check, scene, above=True)]
         case _:
             tool, arguments, _ = _call(check.params)
@@ -124,7 +124,7 @@ def tool_of(check: Evaluation) -> str | None:
 
 def wallet_of(check: Evaluation) -> str | None:
     """Whose wallet is looked at."""
-    return str(check.params.get("agent")) if check.evaluator in _WALLETS else None
+    return str(check.params.get("agent")) if check.evaluator in WALLET_CHECKS else None
 
 
 # What checks are told
@@ -157,12 +157,8 @@ def _paid(check: Evaluation, scene: Scene, *, above: bool) -> Subject:
 
 
 def _answers(check: Evaluation, expected: Any) -> list[str]:
-    """What is expected, as it is and with what the check itself asks for; without expectations the latter alone."""
-    made = list(_made_up(check))
-    if expected is None:
-        return made
-    texts = _texts(expected)
-    return list(dict.fromkeys([*texts, *(f"{extra}\n{text}" for extra in made for text in texts)]))
+    """What is expected and no more, so that a check of anything else is found; without it what the check asks for."""
+    return list(_made_up(check)) if expected is None else _texts(expected)
 
 
 def _texts(expected: Any) -> list[str]:
@@ -199,7 +195,7 @@ def is_made_up(check: Evaluation) -> bool:
 
 def is_answer(check: Evaluation) -> bool:
     """Whether it is about what is said: all but those known to be about what is done."""
-    return check.evaluator not in _WALLETS | _FORBIDDING | {"tool_called"}
+    return check.evaluator not in WALLET_CHECKS | _FORBIDDING | {"tool_called"}
 
 
 def _alternatives(pattern: str) -> Iterator[str]:

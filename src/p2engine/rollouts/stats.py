@@ -126,9 +126,10 @@ def cluster_interval(
     if not BOOTSTRAP_CLUSTERS_MIN <= count <= BOOTSTRAP_CLUSTERS_MAX:
         return cluster_t_interval(numbers, clusters, level)
     tail = NormalDist().cdf(-math.sqrt(count / (count - 1)) * t_quantile((1 + level) / 2, count - 1))
-    low, high = _resampled(groups, (tail, 1 - tail), generator(seed), resamples)
+    middle = mean(numbers)
+    low, high = _resampled(groups, middle, (tail, 1 - tail), generator(seed), resamples)
     return Interval(
-        estimate=mean(numbers),
+        estimate=middle,
         low=low,
         high=high,
         level=level,
@@ -139,20 +140,24 @@ def cluster_interval(
 
 
 def _resampled(
-    groups: Sequence[Sequence[float]], tails: tuple[float, float], chance: np.random.Generator, resamples: int
+    groups: Sequence[Sequence[float]],
+    middle: float,
+    tails: tuple[float, float],
+    chance: np.random.Generator,
+    resamples: int,
 ) -> tuple[float, float]:
-    """The two quantiles of the mean over resampled groups."""
+    """The two quantiles of the mean over resampled groups. middle: the mean of all values."""
     import numpy as np
 
-    middle = mean([value for group in groups for value in group])
     # Deviations from the mean, so that equal values give exactly their mean.
     sums = np.array([math.fsum(value - middle for value in group) for group in groups])
     sizes = np.array([len(group) for group in groups], dtype=float)
+    n_each = float(sizes.sum()) if sizes.min() == sizes.max() else None  # of any resample, where groups are alike
     count, batch = len(groups), max(1, BOOTSTRAP_CELLS_MAX // len(groups))
     means = []
     for start in range(0, resamples, batch):
         drawn = chance.integers(count, size=(min(batch, resamples - start), count))
-        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+        means.append(sums[drawn].sum(axis=1) / (n_each or sizes[drawn].sum(axis=1)))
     low, high = np.quantile(np.concatenate(means), tails)
     return middle + float(low), middle + float(high)
 

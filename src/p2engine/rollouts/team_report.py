@@ -5,7 +5,8 @@ Pure: knows the rows of one team. Where nothing may be compared, nothing is comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from p2engine.errors import UsageError
 from p2engine.rollouts.advice import Advice, advice
 from p2engine.rollouts.agreement import krippendorff_alpha
 from p2engine.rollouts.arm_report import ArmReport, arm_report, together
+from p2engine.rollouts.columns import Columns
 from p2engine.rollouts.contrasts import Contrast, contrasts
 from p2engine.rollouts.differences import Difference, differences
 from p2engine.rollouts.figures import Chance
@@ -89,19 +91,16 @@ def team_report(
     options = rollout.options
     base = team.variant(baseline).id if baseline else team.variants[0].id
     scores = tuple(metric_names(team.evaluations))
-    arms = tuple(arm_report(team.id, variant, each, scores, chance) for variant, each in rows.items())
+    columns = {variant: Columns(each) for variant, each in rows.items()}
+    arms = tuple(arm_report(team.id, variant, each, scores, chance) for variant, each in columns.items())
     whole = together(team.id, WHOLE, arms)
     primary = next((name for name in scores if whole.metrics.get(name)), None)
     metrics = [name for name, figure in whole.metrics.items() if figure]
     is_compared = chance.is_counted and whole.answered
-    compared = contrasts(team.id, rows, base, metrics, scores, chance) if is_compared else ()
+    compared = contrasts(team.id, columns, base, metrics, scores, chance) if is_compared else ()
     trials = team.trials_each(options.repeats)
     is_single = all(arm.scored(primary) < 2 for arm in arms) if primary else True
-    best, worst = (
-        (None, None)
-        if is_single or not whole.answered
-        else _ends([row for each in rows.values() for row in each], primary)
-    )
+    best, worst = (None, None) if is_single or not whole.answered else _ends(columns.values(), primary)
     return TeamReport(
         team=team.id,
         planned=min(trials, options.limit or trials) * len(team.variants),
@@ -115,7 +114,7 @@ def team_report(
         front=_front(arms, primary) if whole.answered else (),
         best=best,
         worst=worst,
-        agreement=_agreement(team, scores, [row for each in rows.values() for row in each]),
+        agreement=_agreement(team, scores, rows.values()),
         advice=_advice(compared, primary, team, options.repeats or team.repeats),
     )
 
@@ -126,16 +125,19 @@ def _advice(compared: Sequence[Contrast], primary: str | None, team: Team, repea
     return advice(undecided, repeats, max(1, len(team.tasks)), len(team.variants) - 1) if undecided else None
 
 
-def _agreement(team: Team, scores: Sequence[str], rows: Sequence[TrialResult]) -> float | None:
+def _agreement(team: Team, scores: Sequence[str], arms: Iterable[Sequence[TrialResult]]) -> float | None:
     judges = [name for name, each in zip(scores, team.evaluations, strict=True) if "rubric" in each.params]
     if len(judges) < 2:
         return None
+    rows = list(chain.from_iterable(arms))
     return krippendorff_alpha([[row.metrics.get(judge) for row in rows] for judge in judges], "interval")
 
 
 def _front(arms: Sequence[ArmReport], primary: str | None) -> tuple[str, ...]:
     points = []
     for arm in arms:
+        if not arm.answered:  # it is cheap because it was cut off
+            continue
         quality = arm.metrics.get(primary) if primary else None
         cost, time = arm.measures["cost_usd"], arm.measures["duration_s"]
         if quality is None or cost is None or time is None or quality.n < 2:
@@ -144,12 +146,15 @@ def _front(arms: Sequence[ArmReport], primary: str | None) -> tuple[str, ...]:
     return pareto_front(points)
 
 
-def _ends(rows: Sequence[TrialResult], primary: str | None) -> tuple[TrialResult | None, TrialResult | None]:
+def _ends(arms: Collection[Columns], primary: str | None) -> tuple[TrialResult | None, TrialResult | None]:
     """The best trial and the worst; none where all are alike."""
-    scored = [(score, row) for row in rows if primary and (score := row.metrics.get(primary)) is not None]
-    if not scored:
+    if primary is None:
         return None, None
-    high, low = max(score for score, _ in scored), min(score for score, _ in scored)
-    if high == low:
+    scored = list(chain.from_iterable(arm.metric(primary).values for arm in arms))
+    if not scored or max(scored) == min(scored):
         return None, None
-    return next(row for score, row in scored if score == high), next(row for score, row in scored if score == low)
+
+    def first(score: float) -> TrialResult:
+        return next(row for arm in arms for row in arm.rows if row.metrics.get(primary) == score)
+
+    return first(max(scored)), first(min(scored))

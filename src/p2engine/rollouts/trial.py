@@ -2,31 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
+from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
 
 from p2engine.agents.templates import TemplateFault
-from p2engine.domain.draft import Step
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import ConversationId, StackRef
-from p2engine.domain.machine import hear
-from p2engine.domain.money import AccountName, BookId
-from p2engine.domain.records import Event, Query
-from p2engine.domain.stack import Stack
-from p2engine.domain.states import AnyState, Finished, Override, UserMessage
+from p2engine.domain.money import AccountName, Amount, BookId
+from p2engine.domain.records import Query
+from p2engine.domain.setup import Spent
+from p2engine.domain.states import AnyState, Finished, Override, Reason, UserMessage
 from p2engine.errors import StoreError, UsageError
 from p2engine.limits import EVALUATION_TIMEOUT_S, NAME_BYTES_MAX, QUERY_EVENTS_MAX
 from p2engine.rollouts.news import News
-from p2engine.rollouts.results import KINDS, TIMED_OUT, TrialResult, result_of, verdicts_on
+from p2engine.rollouts.results import KINDS, TIMED_OUT, TrialResult, result_of
 from p2engine.rollouts.spec import Team, Trial, Variant
 from p2engine.rollouts.templates import trial_evaluations, trial_message
-from p2engine.runtime.conversation import Conversation
+from p2engine.runtime.conversation import Conversation, begin
 from p2engine.runtime.engine import Engine
-from p2engine.runtime.turn import commit, hand_out
-from p2engine.runtime.world import World
 from p2engine.tools.registry import NO_LEDGER, WITHHELD
 
 log = logging.getLogger("p2engine.rollouts")
@@ -36,7 +34,10 @@ OpenBook = Callable[[BookId], Awaitable[None]]
 
 SEE_MONEY = frozenset({"ledger_received", "balance", "python"})  # checks that look at wallets, or may
 NOBODY = "a trial has nobody who could answer a question"
+CUT_OFF = "the rollout was cancelled"  # how the turn of a trial ended that is to be run again
+ATTEMPT_BYTES = 4  # of a name, for `~2` and those after it
 VERDICTS_LATE_S = 30.0  # beyond its own bound, before a verdict that is owed is not waited for any longer
+LOOK_AGAIN_S = 5.0  # whether a verdict is owed still, where none has come
 
 
 class Scene(NamedTuple):
@@ -49,11 +50,34 @@ class Scene(NamedTuple):
 
 
 def trial_name(rollout: str, trial: Trial) -> str:
-    """What a trial's conversation is called: `ROLLOUT/TEAM/VARIANT/NUMBER`, with a hash for what would be too long."""
+    """What a trial's conversation is called: `ROLLOUT/TEAM/VARIANT/NUMBER`, with a hash for what would be too long.
+
+    Where the rollout was cancelled meanwhile and gone on with, the trial begins anew in `…/NUMBER~2`.
+    """
     name = f"{rollout}/{trial.key}"
-    if len(name.encode()) <= NAME_BYTES_MAX:
+    if len(name.encode()) <= NAME_BYTES_MAX - ATTEMPT_BYTES:
         return name
     return f"{rollout}/{blake2b(trial.key.encode(), digest_size=8).hexdigest()}"
+
+
+async def cut_off(engine: Engine, name: str) -> None:
+    """End a trial because its rollout is cancelled, so that it can be run again. name: see `trial_name`."""
+    for tried in _attempts(name):
+        found = [each for each in await engine.conversations(tried) if each.name == tried]
+        if not found:
+            return
+        await Conversation(engine.world, found[0]).cancel(why=CUT_OFF)
+
+
+def _attempts(name: str) -> Iterator[str]:
+    """What the conversations of a trial are called, one after another, without end."""
+    yield name
+    yield from (f"{name}~{number}" for number in count(2))
+
+
+def is_cut_off(result: TrialResult) -> bool:
+    """Whether a row is not the trial's own end."""
+    return result.status == "cancelled" and result.detail == CUT_OFF
 
 
 async def play(
@@ -66,8 +90,9 @@ async def play(
     """
     variant, name = team.variant(trial.variant), trial_name(scene.rollout, trial)
     try:
-        conversation = await scene.engine.conversation(name, agent=variant.agent, group=scene.rollout)
-        return await _played(scene, trial, team, conversation, trial_message(trial, earlier), usd)
+        conversation, lost = await _opened(scene, trial, team, name)
+        result = await _played(scene, trial, team, conversation, trial_message(trial, earlier), usd)
+        return msgspec.structs.replace(result, lost=lost)
     except StoreError:
         raise
     except (TemplateFault, UsageError) as error:
@@ -75,6 +100,32 @@ async def play(
     except Exception as error:  # a fault in one trial is a row of the table; the others go on
         log.warning("trial %s failed", name, exc_info=error)
         return _fallen(trial, variant, name, f"{type(error).__name__}: {error}")
+
+
+async def _opened(scene: Scene, trial: Trial, team: Team, name: str) -> tuple[Conversation, Spent]:
+    """The conversation of a trial: the first that was not cut off; and what those cost that were."""
+    agent, lost = team.variant(trial.variant).agent, Spent()
+    for tried in _attempts(name):
+        found = await scene.engine.conversation(tried, agent=agent, group=scene.rollout)
+        ground = (await scene.engine.world.stacks.refresh(found.record.current)).ground
+        if not isinstance(ground, Finished) or (ground.reason, ground.detail) != ("cancelled", CUT_OFF):
+            return found, lost
+        lost = lost.plus((await _row(scene, trial, team, found, found.record.current)).cost)
+    raise AssertionError("there is always a further attempt")
+
+
+async def _row(scene: Scene, trial: Trial, team: Team, conversation: Conversation, root: StackRef) -> TrialResult:
+    """What its events say of a trial that has ended."""
+    query = Query(conversation=conversation.record.id, kinds=KINDS, limit=QUERY_EVENTS_MAX)
+    return result_of(
+        trial,
+        team.variant(trial.variant).agent,
+        conversation.name,
+        root,
+        team.evaluations,
+        await scene.engine.world.store.events(query),
+        started_at=conversation.record.created_at,
+    )
 
 
 async def _played(
@@ -89,24 +140,21 @@ async def _played(
     if usd is not None:
         own = variant.changes.get("budget", {})
         changes["budget"] = {**own, "usd": min(usd, own.get("usd") or usd)}
-    await _tell(scene.engine.world, root, text, changes)
-    await _ended(conversation, team.timeout_s)
-    events = await _judged(scene, conversation.record.id, root, evaluations)
-    result = result_of(
-        trial,
-        variant.agent,
-        conversation.name,
-        root,
-        team.evaluations,
-        events,
-        started_at=conversation.record.created_at,
-    )
+    setup = await scene.engine.world.roster.setup(conversation.record.agent, changes)
+    said = (Override(changes=changes, setup=setup, source="rollout"), UserMessage(text=text))
+    if await _ended(conversation, said, team.timeout_s) is not None and evaluations:
+        await _judged(scene, conversation.record.id, root, evaluations)
+    result = await _row(scene, trial, team, conversation, root)
     if book is None or team.ledger == "shared" or scene.engine.world.ledger is None:
         return result
-    account = await (await scene.engine.world.ledger()).account(AccountName(result.agent), book=book)
-    if account is None:
+    ledger = await scene.engine.world.ledger()
+    branches = await scene.engine.world.store.branches(conversation.record.id, delegates=True)
+    wallets = [await ledger.account(AccountName(agent), book=book) for agent in {branch.agent for branch in branches}]
+    there = [wallet for wallet in wallets if wallet is not None]
+    if not there:
         return result
-    return msgspec.structs.replace(result, received=str(account.received), sent=str(account.sent))
+    received, sent = (sum(each.received.units for each in there), sum(each.sent.units for each in there))
+    return msgspec.structs.replace(result, received=str(Amount(received)), sent=str(Amount(sent)))
 
 
 async def _book(scene: Scene, team: Team, variant: Variant, name: str) -> BookId | None:
@@ -122,57 +170,37 @@ async def _book(scene: Scene, team: Team, variant: Variant, name: str) -> BookId
     return book
 
 
-async def _tell(world: World, ref: StackRef, text: str, changes: dict[str, Any]) -> None:
-    """Configure the agent and give it the message, in one commit, unless that was done before. Raises UsageError."""
-    branch = await world.stacks.branch(ref)
-    setup = await world.roster.setup(branch.agent, changes)
-    said: list[AnyState] = [Override(changes=changes, setup=setup, source="rollout"), UserMessage(text=text)]
-
-    def decide(stack: Stack, at: float) -> Step:
-        return hear(stack, () if stack.head else said, at)
-
-    step = await commit(world, ref, decide, cause="rollout")
-    await hand_out(world, step.effects)
-
-
-async def _ended(conversation: Conversation, timeout_s: float | None) -> None:
-    """Wait until the turn is over, which it is after `timeout_s` at the latest."""
+async def _ended(conversation: Conversation, said: Sequence[AnyState], timeout_s: float | None) -> Reason | None:
+    """Configure the agent and give it the message, in one commit, unless that was done before; then wait until the
+    turn is over, which it is after `timeout_s` at the latest, and say why. None: it had no time to begin.
+    """
+    reply = None
     try:
         async with asyncio.timeout(timeout_s):
-            await conversation.resume()
+            reply = await begin(conversation, said, cause="rollout")
     except TimeoutError:
         await conversation.cancel(why=f"{TIMED_OUT} {timeout_s:g} s")
+    if reply is not None and reply.finished is not None:
+        return reply.finished
     if not isinstance((await conversation.stack()).ground, Finished):
         await conversation.cancel(why=NOBODY)
+    ground = (await conversation.stack()).ground
+    return ground.reason if isinstance(ground, Finished) else None
 
 
 async def _judged(
     scene: Scene, conversation: ConversationId, root: StackRef, evaluations: Sequence[Evaluation]
-) -> Sequence[Event]:
-    """The events of a trial that has ended, once all verdicts are in, or are too late."""
-    wanted = sum(evaluation.when == "finish" for evaluation in evaluations)
+) -> None:
+    """Wait until no verdict is owed any more, of the end of the turn or of its steps, or until that is too late."""
     patience = VERDICTS_LATE_S + sum(each.timeout_s or EVALUATION_TIMEOUT_S for each in evaluations)
-    query = Query(conversation=conversation, kinds=KINDS, limit=QUERY_EVENTS_MAX)
-    with scene.news.verdicts(conversation) as came:
-        until = asyncio.get_running_loop().time() + patience
-        while True:
-            came.clear()
-            events = await scene.engine.world.store.events(query)
-            found = sum(verdict is not None for verdict in verdicts_on(root, evaluations, events))
-            if found >= wanted or _is_cancelled(root, events):
-                return events
-            try:
-                async with asyncio.timeout_at(until):
-                    await came.wait()
-            except TimeoutError:
-                return events
-
-
-def _is_cancelled(root: StackRef, events: Sequence[Event]) -> bool:
-    """What was cancelled is not judged."""
-    return any(
-        each.kind == "state.finished" and each.ref == root and each.body["reason"] == "cancelled" for each in events
-    )
+    with scene.news.verdicts(conversation) as came, suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            while True:
+                came.clear()
+                if not await scene.engine.world.store.owed(root):
+                    return
+                with suppress(TimeoutError):  # what is owed may be something else, which nobody tells of
+                    await asyncio.wait_for(came.wait(), LOOK_AGAIN_S)
 
 
 def _fallen(trial: Trial, variant: Variant, conversation: str, why: str) -> TrialResult:

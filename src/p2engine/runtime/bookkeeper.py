@@ -6,6 +6,7 @@ the one writer of `ledger.*` events.
 
 import asyncio
 import logging
+import math
 import re
 from contextlib import suppress
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -30,12 +31,19 @@ from p2engine.domain.records import Batch, Cursor, Event, Fact, Query
 from p2engine.errors import Pruned, StoreError
 from p2engine.limits import BOOKED_AT_ONCE, MARK_RECORDS, MARK_ROWS, SHUTDOWN_GRACE_S
 from p2engine.ports import AuditableLedger
+from p2engine.runtime.judging import VERDICT
 from p2engine.runtime.world import World
 
 log = logging.getLogger("p2engine.runtime")
 
 MARKED = "ledger.marked"
 """An event of its own: how far log and ledger are in step, so that nobody reads all of either to know it."""
+
+JUDGE = "judge/"
+"""How the tally of an evaluator begins, after `spend:`. No agent's name has a slash."""
+
+COSTS: Final = ("model.reply", VERDICT)
+"""The events that tell what was spent."""
 
 KINDS: Final[dict[RecordType, str]] = {
     "transfer": "ledger.transfer",
@@ -62,7 +70,7 @@ class Mark(NamedTuple):
 class Bookkeeper:
     """One process's; any number may run at once. Does nothing where the ledger is off.
 
-    books: whether this process books what models cost; one that only pays tells what it paid.
+    books: whether this process books what models cost, judges too; one that only pays tells what it paid.
     """
 
     def __init__(self, world: World) -> None:
@@ -158,10 +166,11 @@ class Bookkeeper:
         store = self._world.store
         newest = await store.newest()
         while self._at.cursor < newest:
-            query = Query(kinds=("model.reply",), after=self._at.cursor, before=newest, limit=BOOKED_AT_ONCE)
+            # Costs are booked before they are pruned: what is gone is none that is missing.
+            query = Query(kinds=COSTS, after=self._at.cursor, before=newest, limit=BOOKED_AT_ONCE, whole=False)
             try:
                 events = await store.events(query)
-            except Pruned:  # what is gone was booked long ago, or never will be
+            except Pruned:  # the server lost it: what it was is told anew, or never
                 self._at = self._at._replace(cursor=Cursor())
                 continue
             costs = [cost for event in events if (cost := cost_of(event)) is not None]
@@ -215,27 +224,37 @@ class Bookkeeper:
 
 
 def cost_of(event: Event) -> Transfer | None:
-    """What a model call cost, as a transfer from its agent's tally to its provider's; None where nothing is known."""
-    usage = event.body
-    cost = usage.get("cost_usd")
-    if not cost or usage.get("offline") or event.agent is None:
+    """What a model call or a verdict cost, as a transfer from a tally to its provider's; None where nothing is known.
+
+    The tally is the agent's, or that of the evaluator: `spend:judge/EVALUATOR`.
+    """
+    said = event.body
+    if event.kind == VERDICT:
+        spent = said.get("spent") or {}
+        who, by, cost = JUDGE + said["evaluator"], event.id, spent.get("usd")
+    else:
+        spent = said
+        who, by, cost = event.agent, event.cause, None if said.get("offline") else said.get("cost_usd")
+    if not cost or not math.isfinite(cost) or who is None:
         return None
     units = int((Decimal(repr(float(cost))) * UNIT).to_integral_value(ROUND_HALF_EVEN))
     if units <= 0:
         return None
     return Transfer(
-        id=f"{SPEND}{event.cause}",
-        payer=AccountName(SPEND + event.agent),
-        payee=AccountName(PROVIDER + (usage.get("provider") or "unknown")),
+        id=f"{SPEND}{by}",
+        payer=AccountName(SPEND + who),
+        payee=AccountName(PROVIDER + (said.get("provider") or "unknown")),
         amount=Amount(units, USD),
-        reason=f"{usage['model']}: {usage['tokens_in']} tokens in, {usage['tokens_out']} out",
-        cause=event.cause,
+        reason=f"{said.get('model')}: {spent.get('tokens_in', 0)} tokens in, {spent.get('tokens_out', 0)} out",
+        cause=by,
     )
 
 
 def fact_of(record: Record, ledger: str) -> Fact:
     """The event of a record. ledger: what tells its ids from those of another ledger beside the same log."""
     whole: dict[str, Any] = {"instrument": record.instrument, **msgspec.to_builtins(record)}
+    if record.left:
+        whole["left"] = str(record.payer_left)
     return Fact(
         id=f"{record.id}@{ledger}",
         kind=KINDS[record.type],
@@ -251,5 +270,5 @@ def _stack_of(cause: str) -> StackRef | None:
 
 
 def _is_told(record: Record) -> bool:
-    """All but real spending, which came from the log and is there as `model.reply`."""
+    """All but real spending, which came from the log and is there as `model.reply` or verdict."""
     return not record.payer.startswith(SPEND)

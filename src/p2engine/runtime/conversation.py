@@ -350,6 +350,24 @@ class Conversation:
         return answers[wanted]
 
 
+async def begin(conversation: Conversation, said: Sequence[AnyState], *, cause: str) -> Reply | None:
+    """Put the first entries on its empty stack, in one commit, and wait for the answer; `resume` where it has begun."""
+    world, ref = conversation._world, (await conversation.branch()).ref
+    if (await world.stacks.refresh(ref)).head:
+        return await conversation.resume()
+
+    def decide(stack: Stack, at: float) -> Step:
+        return wake(stack, at) if stack.head else hear(stack, said, at)  # another process may have been faster
+
+    async def tell() -> None:
+        step = await commit(world, ref, decide, cause=cause)
+        await hand_out(world, step.effects)
+
+    waiter = Waiter(ref)
+    world.bus.wait(waiter, since=-1, head=0)
+    return await conversation._follow(waiter, tell(), world.clock.now(), None)
+
+
 def _asked(stack: Stack) -> bool:
     """Whether the agent waits for a person's answer."""
     return any(pending.what == "human" for pending in stack.open.values())

@@ -14,10 +14,11 @@ from p2engine.domain.records import Conversation as Record
 from p2engine.errors import NameTaken, StoreError, UsageError
 from p2engine.limits import SWEEP_PERIOD_S
 from p2engine.ports import Dispatcher, EventSink
-from p2engine.runtime import branches
+from p2engine.runtime import branches, pruning
 from p2engine.runtime.bookkeeper import Bookkeeper
 from p2engine.runtime.conversation import Conversation
 from p2engine.runtime.perform import perform
+from p2engine.runtime.pruning import Freed, Prunable
 from p2engine.runtime.sinks import Fanout
 from p2engine.runtime.sweeper import Sweeper
 from p2engine.runtime.turn import commit, divide, interrupt
@@ -189,13 +190,39 @@ class Engine:
     async def events(
         self, after: Cursor | int | None = None, *, conversation: str | None = None
     ) -> AsyncIterator[Event]:
-        """Every event after a cursor (None: from now on; 0: from the beginning), for ever, without gaps."""
+        """Every event after a cursor (None: from now on; 0: from the beginning), for ever, without gaps.
+
+        Raises Pruned where one of them is gone already. Those of one conversation: as far as they are kept, and until
+        it is pruned.
+        """
         cursor = Cursor(after) if isinstance(after, int) else after
         if cursor is None:
             cursor = await self.world.store.newest()
-        async for event in self.world.store.tail(cursor):
+        async for event in self.world.store.tail(cursor, whole=conversation is None):
             if conversation is None or event.conversation == conversation:
                 yield event
+            elif event.kind == pruning.PRUNED and event.body["id"] == conversation:
+                return
+
+    # Pruning
+
+    async def prunable(self, name: str, *, branches: bool = False) -> Prunable:
+        """What pruning that conversation would take, or its side branches alone. Takes nothing; raises UsageError."""
+        record = (await self.conversation(name)).record
+        return await (pruning.side_branches if branches else pruning.whole)(self.world, record)
+
+    async def prune(self, plan: Prunable) -> None:
+        """Take it away, all or nothing, once what its models cost is booked. The ledger is never pruned.
+
+        Raises UsageError where the conversation owes something, ConflictError where it has moved since it was looked
+        at, and StoreError.
+        """
+        await self.bookkeeper.catch_up()
+        await pruning.take(self.world, plan)
+
+    async def collect(self) -> Freed:
+        """Forget the artifacts of what was pruned that nothing names any more and nobody has put for an hour."""
+        return await pruning.collect(self.world)
 
     # Working
 

@@ -9,6 +9,7 @@ import msgspec
 from p2engine.domain.effects import AnyEffect, Judge
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import StackRef
+from p2engine.domain.messages import Usage
 from p2engine.domain.money import MAIN_BOOK, BookId
 from p2engine.domain.records import Batch, Fact, Query
 from p2engine.domain.stack import Stack
@@ -41,7 +42,7 @@ async def judged(effect: Judge, world: World, why_not: str = "") -> Fact:
         verdict = _error(effect.evaluation, subject, why_not)
     else:
         verdict = await world.judges(effect.evaluation, subject)
-    return _fact(world, effect.id, subject, verdict)
+    return _fact(world, effect.id, subject, msgspec.structs.replace(verdict, place=effect.place))
 
 
 async def judge_now(
@@ -49,7 +50,8 @@ async def judge_now(
 ) -> tuple[Verdict, bool]:
     """Judge a stack as it stands, by hand; and whether the verdict was there already.
 
-    The same evaluator is not asked the same again, unless `again`. Raises UsageError where there is nothing to judge.
+    The same evaluator is not asked the same again, unless `again`: of samples, only for those that are missing. Raises
+    UsageError where there is nothing to judge.
     """
     stack = await world.stacks.get(ref)
     subject = await subject_of(world, ref, stack.head, evaluation)
@@ -58,9 +60,12 @@ async def judge_now(
         raise UsageError(f"no evaluator {evaluation.evaluator!r}", hint="p2engine eval list shows those there are")
     key = _key(identity, evaluation, subject)
     known = await _known(world, subject, key)
-    if known is not None and not again:
+    there = 0 if known is None or again else known.sampled
+    if known is not None and there >= evaluation.repeats:
         return known, True
-    verdict = msgspec.structs.replace(await world.judges(evaluation, subject), key=key)
+    rest = msgspec.structs.replace(evaluation, repeats=evaluation.repeats - there)
+    verdict = await world.judges(rest, msgspec.structs.replace(subject, repeat=there))
+    verdict = msgspec.structs.replace(known.and_then(verdict) if known and there else verdict, key=key)
     fact = _fact(world, world.ids.fact(), subject, verdict)
     await world.store.write(Batch(conversation=subject.conversation, facts=(fact,)))
     return verdict, False
@@ -88,10 +93,10 @@ async def subject_of(world: World, ref: StackRef, length: int, evaluation: Evalu
     lines: list[Line] = []
     event, answer = "", ""
     finished: Finished | None = None
-    for place, state, at in await _states(world, ref, length):
+    for place, state, at, usage in await _states(world, ref, length):
         if isinstance(state, UserMessage) and isinstance(stack.ground, Finished | None):  # a turn begins
             event, answer, finished = "", "", None
-        stack.push(state, at=at)
+        stack.push(state, at=at, usage=usage)
         lines += _lines(state)
         if isinstance(state, AssistantMessage):
             event, answer = place, state.text
@@ -116,12 +121,13 @@ async def subject_of(world: World, ref: StackRef, length: int, evaluation: Evalu
     )
 
 
-async def _states(world: World, ref: StackRef, length: int) -> list[tuple[str, AnyState, float]]:
-    """Each entry below `length`: its event id, itself, its time."""
-    found: list[tuple[str, AnyState, float]] = []
+async def _states(world: World, ref: StackRef, length: int) -> list[tuple[str, AnyState, float, Usage | None]]:
+    """Each entry below `length`: its event id, itself, its time, and what was used for it."""
+    found: list[tuple[str, AnyState, float, Usage | None]] = []
     for placed in await world.store.load(ref):
-        states = placed.commit.states[: max(0, length - placed.seq)]
-        found += [(f"{placed.ref}:{placed.seq + n}", state, placed.commit.at) for n, state in enumerate(states)]
+        commit = placed.commit
+        for n, state in enumerate(commit.states[: max(0, length - placed.seq)]):
+            found.append((f"{placed.ref}:{placed.seq + n}", state, commit.at, None if n else commit.usage))
     return found
 
 
@@ -171,7 +177,7 @@ async def _known(world: World, subject: Subject, key: str) -> Verdict | None:
 
 
 def _key(identity: str, evaluation: Evaluation, subject: Subject) -> str:
-    told = (identity, evaluation.params, evaluation.repeats, subject.event, subject.transcript, subject.holdings)
+    told = (identity, evaluation.params, subject.event, subject.transcript, subject.holdings)
     return blake2b(msgspec.json.encode(told, order="deterministic"), digest_size=16).hexdigest()
 
 

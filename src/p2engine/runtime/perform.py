@@ -16,11 +16,12 @@ from p2engine.domain.machine import Outcome, end, settle, wake
 from p2engine.domain.records import Batch, Claimed, Fact, Perform
 from p2engine.domain.render import select
 from p2engine.domain.stack import Stack
-from p2engine.errors import AlreadySettled, EffectError, NewerFormat, StoreError, UsageError
-from p2engine.limits import DECISION_TIMEOUT_S, RELEASES_MAX, TRIES_MAX
+from p2engine.errors import AlreadySettled, EffectError, NewerFormat, NotLoaded, StoreError, UsageError
+from p2engine.limits import DECISION_TIMEOUT_S, TRIES_MAX
 from p2engine.ports import AgentView, OnText, ToolContext
 from p2engine.runtime.artifacts import Saving
 from p2engine.runtime.delegation import open_child
+from p2engine.runtime.handing_back import misfit, without
 from p2engine.runtime.judging import judged, settle_verdict
 from p2engine.runtime.outcomes import plain_decision, plain_result, plain_text
 from p2engine.runtime.purse import Purse
@@ -66,7 +67,7 @@ async def _perform(effect_id: EffectId, world: World) -> Sequence[AnyEffect]:
         case CallTool():
             return await _call_tool(effect, world)
         case CallAgent():
-            return await open_child(effect, world)
+            return await _open_child(effect, world)
         case Return():
             return await _return(effect, world)
         case Ask():
@@ -141,7 +142,9 @@ async def _settle(
             facts=facts,
             bodies=bodies,
         )
-    except AlreadySettled:
+    except (AlreadySettled, UsageError) as refused:
+        if isinstance(refused, UsageError) and await world.store.branch(effect.ref) is not None:
+            raise  # else it was pruned, and so it was settled
         world.kept[effect.id] = Kept(effect, outcome, facts)  # until its event is written
         await _late(effect, outcome, world)
         world.kept.pop(effect.id, None)
@@ -157,17 +160,18 @@ async def _late(effect: AnyEffect, outcome: Outcome, world: World) -> None:
     """The world did something that no stack will hold: say so once, as an event."""
     if not isinstance(outcome, Decision | Failure | ToolOutcome):
         return
-    branch = await world.stacks.branch(effect.ref)
+    branch = await world.store.branch(effect.ref)
+    conversation = branch.conversation if branch else None  # it may have been pruned
     fact = Fact(
         id=f"late:{effect.id}",
         kind="effect.late",
         cause=effect.id,
         at=world.clock.now(),
-        conversation=branch.conversation,
+        conversation=conversation,
         ref=effect.ref,
         body={"effect": effect.id, "outcome": msgspec.to_builtins(outcome)},
     )
-    await world.store.write(Batch(conversation=branch.conversation, facts=(fact,)))
+    await world.store.write(Batch(conversation=conversation, facts=(fact,)))
 
 
 async def _think(effect: Think, world: World) -> Outcome:
@@ -233,8 +237,11 @@ async def _view(world: World, stack: Stack, effect: Think, on_text: OnText | Non
 
 async def _call_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
     branch = await world.stacks.branch(effect.ref)
-    if not world.tools.has(effect.tool):
+    loaded = world.tools.spec(effect.tool)
+    if loaded is None:
         return await _without_tool(effect, world)
+    if await misfit(effect, loaded, world):
+        return ()
     if effect.repeat == "never":  # from here on, a crash means that nobody knows whether it ran
         await world.store.write(Batch(conversation=branch.conversation, starts=(effect.id,), owner=world.owner))
     stack = await world.stacks.get(branch.ref)
@@ -272,10 +279,19 @@ async def _call_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
 
 async def _without_tool(effect: CallTool, world: World) -> Sequence[AnyEffect]:
     """On the agent's list but not loaded here."""
-    if await _handed_back(effect, f"tool {effect.tool!r}", world):
+    if await without(effect, f"tool {effect.tool!r}", world):
         return ()
     why = f"tool {effect.tool!r} is on the agent's list, but no process that runs here has it loaded"
     return await _settle(effect, ToolOutcome(status="error", content=why), world)
+
+
+async def _open_child(effect: CallAgent, world: World) -> Sequence[AnyEffect]:
+    try:
+        return await open_child(effect, world)
+    except NotLoaded as lacks:  # who has the tool can say what a model is told of it
+        if await without(effect, f"tool {lacks.tool!r}", world):
+            return ()
+        raise
 
 
 async def _judge(effect: Judge, world: World, spoiled: Outcome | None) -> Sequence[AnyEffect]:
@@ -283,28 +299,10 @@ async def _judge(effect: Judge, world: World, spoiled: Outcome | None) -> Sequen
     if isinstance(spoiled, Failure):
         why = spoiled.detail
     elif world.judges is None or world.judges.identity(evaluation) is None:
-        if await _handed_back(effect, f"evaluator {evaluation.evaluator!r}", world):
+        if await without(effect, f"evaluator {evaluation.evaluator!r}", world):
             return ()
         why = f"no process that runs here has evaluator {evaluation.evaluator!r} loaded"
     return await settle_verdict(effect, world, (await judged(effect, world, why),))
-
-
-async def _handed_back(effect: AnyEffect, what: str, world: World) -> bool:
-    """Give back what this process has not loaded, for one that has it.
-
-    Where this process does everything itself, it is given up after a while: False.
-    """
-    times = world.released[effect.id] = world.released.get(effect.id, 0) + 1
-    if world.keeps is None and times > RELEASES_MAX:
-        del world.released[effect.id]
-        return False
-    complaint = f"effect {effect.id} waits for a process that has {what}"
-    if complaint not in world.told:
-        world.told.add(complaint)
-        log.warning("%s", complaint)
-    conversation = (await world.stacks.branch(effect.ref)).conversation
-    await world.store.write(Batch(conversation=conversation, releases=(effect.id,), owner=world.owner))
-    return True
 
 
 async def _return(effect: Return, world: World) -> Sequence[AnyEffect]:

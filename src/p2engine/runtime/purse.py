@@ -40,8 +40,6 @@ class Purse:
     async def pay(self, payee: str, amount: Amount, reason: str = "") -> Receipt:
         order = self._effect if not self._paid else f"{self._effect}/{self._paid}"
         self._paid += 1
-        if ":" in payee:  # an account that is no wallet: agents pay agents
-            payee = ""
         transfer = Transfer(
             id=order,
             payer=self._name,
@@ -51,6 +49,7 @@ class Purse:
             cause=self._effect,
             book=self._book,
             limits=tuple([limit async for limit in self._limits()]),
+            wallets=True,
         )
         (receipt,) = await (await self._ledger()).transfer(transfer)
         self._world.moved()
@@ -60,6 +59,8 @@ class Purse:
         return Purse(self._world, self._stack, self._effect)
 
     async def balance(self, agent: str | None = None) -> Account | None:
+        if agent is not None and ":" in agent:  # an account that is no agent's
+            return None
         return await (await self._ledger()).account(AccountName(agent or self._name), book=self._book)
 
     async def history(self, limit: int) -> Sequence[Record]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 
 from p2engine.domain.records import Cursor, Event, Query
-from p2engine.errors import StoreError
+from p2engine.errors import Pruned, StoreError
 from p2engine.limits import SHUTDOWN_GRACE_S, SWEEP_PERIOD_S
 from p2engine.ports import EventSink, Store
 
@@ -58,6 +58,7 @@ class _Feed:
         self._task: asyncio.Task[None] | None = None
         self._cursor = Cursor()
         self._is_emitting = False
+        self._whole = True
         self._moved = asyncio.Event()
 
     def start(self, after: Cursor) -> None:
@@ -82,8 +83,13 @@ class _Feed:
     async def _run(self) -> None:
         try:
             while True:
-                if await self._follow(self._store.tail(self._cursor)):
-                    return
+                try:
+                    if await self._follow(self._store.tail(self._cursor, whole=self._whole)):
+                        return
+                except Pruned as error:
+                    log.warning("sink %s missed events: %s", type(self._sink).__name__, error)
+                    self._whole = False  # it goes on with what is kept
+                    continue
                 await asyncio.sleep(SWEEP_PERIOD_S)
         finally:
             self._cursor, self._is_emitting = _NO_MORE, False
@@ -97,6 +103,8 @@ class _Feed:
                 await self._emit(self._sink, event)
                 self._cursor, self._is_emitting = event.cursor, False
                 self._moved.set()
+        except Pruned:
+            raise
         except StoreError as error:
             log.warning("sink %s waits for the store: %s", type(self._sink).__name__, error)
             return False

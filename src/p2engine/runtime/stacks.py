@@ -11,7 +11,7 @@ from p2engine.domain.ids import StackRef
 from p2engine.domain.records import Branch, Placed
 from p2engine.domain.stack import Stack
 from p2engine.errors import UsageError
-from p2engine.limits import STACK_CACHE_BYTES_MAX
+from p2engine.limits import STACK_CACHE_BYTES_MAX, STACKS_AT_WORK_BYTES_MAX
 from p2engine.ports import Archive
 
 _STACK_BYTES = 4096  # what a stack takes beside its messages
@@ -20,14 +20,26 @@ Seen = Callable[[StackRef, Sequence[Placed]], None]
 
 
 class Stacks:
-    """Stacks by ref. `seen` is told of commits that another process wrote."""
+    """Stacks by ref. `seen` is told of commits that another process wrote.
 
-    def __init__(self, store: Archive, *, seen: Seen, bytes_max: int = STACK_CACHE_BYTES_MAX) -> None:
+    bytes_max: in memory; above it stacks are forgotten that rest, and from at_work_max on any other.
+    """
+
+    def __init__(
+        self,
+        store: Archive,
+        *,
+        seen: Seen,
+        bytes_max: int = STACK_CACHE_BYTES_MAX,
+        at_work_max: int = STACKS_AT_WORK_BYTES_MAX,
+    ) -> None:
         self._store = store
         self._seen = seen
         self._bytes_max = bytes_max
+        self._at_work_max = at_work_max
         self._bytes = 0
-        self._stacks: OrderedDict[StackRef, Stack] = OrderedDict()
+        self._stacks: OrderedDict[StackRef, Stack] = OrderedDict()  # the longest unused first
+        self._resting: OrderedDict[StackRef, None] = OrderedDict()  # those of them on which nothing is open
         self._locks: dict[StackRef, asyncio.Lock] = {}
         self._branches: dict[StackRef, Branch] = {}
 
@@ -56,6 +68,8 @@ class Stacks:
             self._seen(ref, commits)  # it may have been forgotten while somebody waits for it to move
         else:
             self._stacks.move_to_end(ref)
+            if ref in self._resting:
+                self._resting.move_to_end(ref)
         return stack
 
     async def refresh(self, ref: StackRef, news: Sequence[Placed] | None = None) -> Stack:
@@ -96,26 +110,45 @@ class Stacks:
         return stack
 
     def put(self, stack: Stack) -> None:
-        """Keep this version; forget others, longest unused first, when together they grow too large."""
-        before = self._stacks.get(stack.ref)
-        self._stacks[stack.ref] = stack
+        """Keep this version; forget others, longest unused first, when together they grow too large.
+
+        One at work is needed again in a moment, and folding it anew at each step would cost more than the step.
+        """
+        ref = stack.ref
+        before = self._stacks.get(ref)
+        self._stacks[ref] = stack
         if before is None:
             self._bytes += stack.bytes_n + _STACK_BYTES
         else:
-            self._stacks.move_to_end(stack.ref)
+            self._stacks.move_to_end(ref)
             self._bytes += stack.bytes_n - before.bytes_n
-        while self._bytes > self._bytes_max and len(self._stacks) > 1:
-            ref, old = self._stacks.popitem(last=False)
+        self._resting.pop(ref, None)
+        if stack.is_resting:
+            self._resting[ref] = None
+        while self._bytes > self._bytes_max and (oldest := next(iter(self._resting), ref)) != ref:
+            self._forget(oldest)
+        while self._bytes > self._at_work_max and (oldest := next(iter(self._stacks))) != ref:
+            self._forget(oldest)
+
+    def _forget(self, ref: StackRef) -> None:
+        self._branches.pop(ref, None)
+        self._resting.pop(ref, None)
+        if (old := self._stacks.pop(ref, None)) is not None:
             self._bytes -= old.bytes_n + _STACK_BYTES
-            self._branches.pop(ref, None)
-            if ref in self._locks and not self._locks[ref].locked():
-                del self._locks[ref]
+        if ref in self._locks and not self._locks[ref].locked():
+            del self._locks[ref]
 
     def clear(self) -> None:
         """Forget everything: the store is not what it was."""
         self._stacks.clear()
+        self._resting.clear()
         self._branches.clear()
         self._bytes = 0
+
+    def forget(self, refs: Sequence[StackRef]) -> None:
+        """These stacks are gone, or shorter."""
+        for ref in refs:
+            self._forget(ref)
 
     def know(self, branch: Branch) -> None:
         """A branch this process has just made. One without a parent is empty, as far as anybody knows."""

@@ -14,6 +14,7 @@ from p2engine.domain.verdicts import Verdict
 from p2engine.runtime.branches import Forked
 from p2engine.runtime.conversation import Conversation, OnText, Reply
 from p2engine.runtime.engine import Engine
+from p2engine.runtime.pruning import Freed, Prunable
 
 T = TypeVar("T")
 
@@ -123,6 +124,17 @@ class SyncEngine:
         found: Sequence[Record] = self._run(self._inner.conversations(prefix))
         return found
 
+    def prunable(self, name: str, *, branches: bool = False) -> Prunable:
+        plan: Prunable = self._run(self._inner.prunable(name, branches=branches))
+        return plan
+
+    def prune(self, plan: Prunable) -> None:
+        self._run(self._inner.prune(plan))
+
+    def collect(self) -> Freed:
+        freed: Freed = self._run(self._inner.collect())
+        return freed
+
     def query(self, query: Query) -> Sequence[Event]:
         found: Sequence[Event] = self._run(self._inner.query(query))
         return found
@@ -132,7 +144,10 @@ class SyncEngine:
         tail = self._inner.events(after, conversation=conversation)
         try:
             while True:
-                yield self._run(anext(tail))  # type: ignore[arg-type]
+                event: Event | None = self._run(anext(tail, None))
+                if event is None:
+                    return
+                yield event
         finally:
             self._run(tail.aclose())  # type: ignore[attr-defined]
 

@@ -53,7 +53,8 @@ class World:
     wrote: told of every commit of this process.
     here: runs jobs in this process. dispatcher: gets them done, here or elsewhere.
     born: effects this process owns and has not begun. busy: those it does now. running: attempts that may be
-    interrupted. dropped: those that were. released: how often an effect was handed back for want of its tool.
+    interrupted. dropped: those that were. released: how often an effect was handed back for want of its tool, where
+    that has a limit.
     kept: outcomes that the store refused for the time being. stuck: effects that a fault of ours stopped, and what
     waits for them.
     followed: stacks that another process listens to. deadlines: of the decisions that are waited for.

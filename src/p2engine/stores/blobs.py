@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import tempfile
+import time
 from pathlib import Path
 
 from p2engine.domain.ids import BlobRef, blob_ref
@@ -32,13 +33,34 @@ class FileBlobs:
     async def has(self, ref: BlobRef) -> bool:
         return self._path(ref).exists()
 
+    async def drop(self, ref: BlobRef, *, unused_s: float) -> int:
+        """Forget a body that nobody has put for so long; how many bytes it had, 0 where it stays or is not there."""
+        return await asyncio.to_thread(self._drop, self._path(ref), unused_s)
+
+    def _drop(self, path: Path, unused_s: float) -> int:
+        dying = path.with_suffix(".dying")
+        try:
+            if time.time() - path.stat().st_mtime < unused_s:
+                return 0
+            path.replace(dying)
+            found = dying.stat()
+            if time.time() - found.st_mtime < unused_s:  # put again just now
+                dying.replace(path)
+                return 0
+            dying.unlink()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise StoreError(
+                f"cannot remove {path}: {error.strerror}", hint="check the directory and its permissions"
+            ) from error
+        return found.st_size
+
     def _put(self, body: bytes) -> BlobRef:
         ref = blob_ref(body)
         path = self._path(ref)
         try:
-            if path.exists() and blob_ref(path.read_bytes()) == ref:
-                os.utime(path)  # young again: whoever collects old bodies leaves it to its new owner
-            else:
+            if not _young_again(path, ref):
                 _write(path, body)
         except OSError as error:
             raise StoreError(
@@ -63,6 +85,17 @@ class FileBlobs:
         if parts is None:
             raise StoreError(f"{ref!r} names no body")
         return self._directory / parts[1] / parts[2]
+
+
+def _young_again(path: Path, ref: BlobRef) -> bool:
+    """Whether the body is there, and from now on left alone by whoever drops old ones."""
+    try:
+        if not path.exists() or blob_ref(path.read_bytes()) != ref:
+            return False
+        os.utime(path)
+    except FileNotFoundError:  # dropped meanwhile
+        return False
+    return True
 
 
 def _write(path: Path, body: bytes) -> None:

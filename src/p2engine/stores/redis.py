@@ -25,7 +25,9 @@ from p2engine.domain.records import (
     Job,
     Perform,
     Placed,
+    Pruning,
     Query,
+    Weight,
     Written,
 )
 from p2engine.errors import NewerFormat, Rewound, StoreError, UsageError
@@ -35,6 +37,7 @@ from p2engine.stores.redis_channels import Channels, Messages
 from p2engine.stores.redis_errors import passing
 from p2engine.stores.redis_events import Log
 from p2engine.stores.redis_owners import Lease
+from p2engine.stores.redis_prune import Pruner
 from p2engine.stores.redis_scripts import Known, Scripts
 from p2engine.stores.redis_server import RETRY_FIRST_S, RETRY_MAX_S, RedisServer
 from p2engine.stores.redis_stacks import Directory
@@ -70,6 +73,7 @@ class RedisStore:
         self._channels = Channels(server)
         self.owner = OwnerId(uuid.uuid4().hex[:16])
         self._scripts = Scripts(server, self.owner)
+        self._pruner = Pruner(server, self._scripts)
         self._lease_us = int(lease_s * 1e6)
         self._lease = Lease(server, self._scripts, self.owner, lease_s=lease_s)
         self._speech: dict[StackRef, list[str]] = {}
@@ -93,10 +97,12 @@ class RedisStore:
     async def _check_schema(self) -> None:
         """Raises StoreError where the prefix is somebody else's, NewerFormat for data of a later version."""
         client, key = self._client, self._directory.key("meta")
-        kind = await client.type(key)
-        if kind not in (b"none", b"hash"):
+        kind = (await client.type(key)).decode()
+        if kind == "hash" and not any(await client.hmget(key, "schema", "epoch", "beat")):
+            kind = "hash with other fields"
+        if kind not in ("none", "hash"):
             raise StoreError(
-                f"{self.server.address}: key {key!r} is not ours (a {kind.decode()})",
+                f"{self.server.address}: key {key!r} is not ours (a {kind})",
                 hint="choose another redis.prefix or redis.db",
             )
         await client.hsetnx(key, "schema", str(SCHEMA))
@@ -191,6 +197,10 @@ class RedisStore:
     async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
         return [who.decode() for who in await self._scripts("holders", ref, besides or "")]
 
+    async def lives(self, owner: OwnerId) -> bool:
+        key = self._directory.key("owner", owner)
+        return bool(await self._read(lambda: self._client.exists(key)))
+
     async def backlog(self) -> tuple[int, float | None]:
         """How many effects no living process holds, and since when the oldest is owed, in Unix seconds."""
         _, count, oldest_us = await self._scripts("backlog")
@@ -239,10 +249,10 @@ class RedisStore:
     async def newest(self) -> Cursor:
         return Cursor(await self._read(self._log.newest), AFTER_ALL)
 
-    async def tail(self, after: Cursor) -> AsyncIterator[Event]:
+    async def tail(self, after: Cursor, *, whole: bool = True) -> AsyncIterator[Event]:
         while not self._closed:
             try:
-                async for event in self._log.tail(after, lambda: self._closed):
+                async for event in self._log.tail(after, lambda: self._closed, whole=whole):
                     after = event.cursor
                     yield event
             except (RedisError, OSError, Rewound) as error:
@@ -271,6 +281,17 @@ class RedisStore:
 
     async def cut(self, ref: StackRef, length: int) -> int:
         return await self._read(lambda: self._directory.cut(ref, length))
+
+    # Pruning
+
+    async def weigh(self, conversation: ConversationId) -> Weight:
+        self._check_open()
+        return await self._pruner.weigh(conversation)
+
+    async def prune(self, pruning: Pruning) -> None:
+        """One script takes it out of sight; its rows then leave the log a piece at a time."""
+        self._check_open()
+        await self._pruner.prune(pruning)
 
     async def aclose(self) -> None:
         """Let go of what this process holds; it is due at once. What is followed ends."""

@@ -11,6 +11,15 @@ from p2engine.stores.redis_server import RedisServer
 
 PIECE_BYTES: Final = 4 * 1024 * 1024  # in one command: larger ones hold others up, and a slow network times them out
 PART_LIFE_S: Final = 3600  # of a body that was not sent to its end
+_DROP: Final = """
+local idle = redis.pcall('OBJECT', 'IDLETIME', KEYS[1])
+if type(idle) ~= 'number' or idle < tonumber(ARGV[1]) then
+  return 0
+end
+local length = redis.call('STRLEN', KEYS[1])
+redis.call('UNLINK', KEYS[1])
+return length
+"""
 _REF = re.compile(r"b2:([0-9a-f]{32})")
 
 
@@ -48,6 +57,11 @@ class RedisBlobs:
     async def has(self, ref: BlobRef) -> bool:
         key = self._key(ref)
         return bool(await self._server.patiently(lambda: self._client.exists(key)))
+
+    async def drop(self, ref: BlobRef, *, unused_s: float) -> int:
+        """Forget a body that nobody has put or got for so long; how many bytes it had, 0 where it stays."""
+        key = self._key(ref)
+        return int(await self._server.patiently(lambda: self._client.eval(_DROP, 1, key, str(int(unused_s)))))
 
     async def _put(self, key: str, body: bytes) -> None:
         if len(body) > self._piece_bytes:

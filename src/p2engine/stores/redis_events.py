@@ -1,34 +1,42 @@
 """Reads the log of a Redis store as events: by queries, and from a cursor on. Short reads; the log holds references."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from p2engine.domain.ids import AgentId, ConversationId, StackRef
-from p2engine.domain.records import Cursor, Event, Query
+from p2engine.domain.records import LEDGER, Cursor, Event, Query
 from p2engine.errors import Pruned, Rewound
-from p2engine.limits import QUERY_EVENTS_MAX, TAIL_ROWS_MAX
-from p2engine.stores.redis_server import RedisServer
-from p2engine.stores.rows import AFTER_ALL, ALL_KINDS, Kinds, Row, events_of, matching
+from p2engine.limits import BRANCHES_KNOWN_MAX, QUERY_EVENTS_MAX, TAIL_ROWS_MAX
+from p2engine.stores.redis_server import Call, RedisServer
+from p2engine.stores.rows import AFTER_ALL, ALL_KINDS, Kinds, Row, check_horizon, events_of, matching
 
 TAIL_BLOCK_MS = 4000  # a tail asks again after this; shorter than an answer may take
 
 Entry = tuple[bytes, dict[bytes, bytes]]
-Branches = dict[StackRef, tuple[str, AgentId, ConversationId]]
-"""Name, agent and conversation: none of them ever changes."""
+Branch = tuple[str, AgentId, ConversationId]
+"""Its name, agent and conversation: none of them ever changes."""
+Known = Mapping[StackRef, Branch | None]
+"""What is known of stacks; None of one that is not there."""
 
 
 class Log:
     """The log under one prefix, and what this process remembers of branches and groups."""
 
     def __init__(self, server: RedisServer) -> None:
+        self._server = server
         self._client: Any = server.client  # its types allow text, which this one never returns
         self._prefix = server.address.prefix
-        self._branches: Branches = {}
+        self._branches: dict[StackRef, Branch] = {}
         self._groups: dict[ConversationId, str | None] = {}
+        self._prunes: bytes | None = None  # how often something was pruned, as what is remembered is from
 
     async def search(self, query: Query) -> Sequence[Event]:
         """The events that match, oldest first. Raises Pruned, and Rewound where the server lost them meanwhile."""
-        await self.check_kept(query.after)
+        is_of_one = query.conversation is not None or query.ref is not None
+        if query.after.row or not is_of_one:
+            await self.check_kept(query.after, horizon=query.whole and not is_of_one)
         kinds = Kinds(query.kinds)
         limit = min(query.limit, QUERY_EVENTS_MAX)
         key, first, last = await self._bounds(query)
@@ -51,11 +59,15 @@ class Log:
         """The newest row's number; 0 in an empty log."""
         return int(await self._client.hget(f"{self._prefix}:meta", "cursor") or 0)
 
-    async def tail(self, after: Cursor, closed: Callable[[], bool]) -> AsyncIterator[Event]:
-        """Every event after a cursor, without gaps: rows get their numbers in the scripts that add them, one by one."""
+    async def tail(self, after: Cursor, closed: Callable[[], bool], *, whole: bool) -> AsyncIterator[Event]:
+        """Every event after a cursor, without gaps: rows get their numbers in the scripts that add them, one by one.
+
+        whole: raises Pruned where one of them is gone, unless all there is was asked for; else what is kept is enough.
+        """
+        whole = whole and after.row > 0
         key = f"{self._prefix}:log"
         while not closed():
-            await self.check_kept(after)
+            await self.check_kept(after, horizon=whole, epochs=whole)
             first = after.row + (after.item == AFTER_ALL)
             page = await self._page(key, first, None, TAIL_ROWS_MAX, newest=False)
             for row in await self._rows(key, page):
@@ -64,23 +76,31 @@ class Log:
                         after = event.cursor
                         yield event
                 after = Cursor(row.cursor, AFTER_ALL)
-            if not page:
+            if page:
+                after = max(after, Cursor(_row_of(page[-1]), AFTER_ALL))
+            else:
                 await self._more(key, after)
 
-    async def check_kept(self, after: Cursor) -> None:
-        """Raises Pruned when something after `after` was pruned, or lost by the server. (0, 0) is the oldest kept."""
-        if not after.row:
-            return
+    def forget(self) -> None:
+        """Something was pruned: what is remembered may not be there any more."""
+        self._branches.clear()
+        self._groups.clear()
+
+    async def check_kept(self, after: Cursor, *, horizon: bool = True, epochs: bool = True) -> None:
+        """Raises Pruned when something after `after` was pruned, or lost by the server. (0, 0) is the oldest kept.
+
+        horizon: whether what was pruned counts. epochs: whether what was lost does.
+        """
         async with self._client.pipeline(transaction=False) as pipe:
-            pipe.hget(f"{self._prefix}:meta", "horizon")
+            pipe.hmget(f"{self._prefix}:meta", "horizon", "prunes")
             pipe.hgetall(f"{self._prefix}:epochs")
-            horizon, epochs = await pipe.execute()
-        if after.row < int(horizon or 0):
-            raise Pruned(
-                f"events up to row {int(horizon)} were pruned, and {after} lies before that",
-                hint=f"go on from {Cursor(int(horizon), 0)} to see all that is kept",
-            )
-        for epoch, last in epochs.items():
+            (pruned, prunes), lives = await pipe.execute()
+        if prunes != self._prunes:
+            self.forget()
+            self._prunes = prunes
+        if horizon:
+            check_horizon(after, int(pruned or 0))
+        for epoch, last in lives.items() if epochs and after.row else ():
             start = int(epoch) << 40
             if int(last) < after.row < start:
                 raise Pruned(
@@ -98,10 +118,9 @@ class Log:
         """Which stream to read, and between which rows. That of a conversation has references to facts as well."""
         conversation = query.conversation
         if query.ref is not None:
-            await self._know([query.ref])
-            known = self._branches.get(query.ref)
+            branch = (await self._know([query.ref]))[query.ref]
             if conversation is None:
-                conversation = known[2] if known else ConversationId("")
+                conversation = branch[2] if branch else ConversationId("")
         key = f"{self._prefix}:log" if conversation is None else f"{self._prefix}:log:{conversation}"
         return key, query.after.row, query.before.row if query.before else None
 
@@ -118,33 +137,39 @@ class Log:
         """These entries with their bodies, which lie where they were written."""
         if not page:
             return []
-        await self._know([StackRef(fields[b"ref"].decode()) for _, fields in page if fields.get(b"ref")])
-        log = f"{self._prefix}:log"
-        async with self._client.pipeline(transaction=False) as pipe:
-            for entry in page:
-                _, fields = entry
-                if b"seq" in fields:
-                    place = f"{int(fields[b'seq']) + 1}-0"
-                    pipe.xrange(f"{self._prefix}:stack:{fields[b'ref'].decode()}", place, place)
-                elif key != log:
-                    pipe.xrange(log, entry[0], entry[0])
-                else:
-                    pipe.ping()
-            bodies = await pipe.execute()
+        known = await self._know([StackRef(fields[b"ref"].decode()) for _, fields in page if fields.get(b"ref")])
+        places = [self._place(entry, key) for entry in page]
+        answers = iter(await self._server.together([place for place in places if place]))
         rows = []
-        for entry, there in zip(page, bodies, strict=True):
-            inside = entry[1] if there is True or not there else there[0][1]
-            rows.append(await self._row(entry, inside))
+        for entry, place in zip(page, places, strict=True):
+            row = await self._row(entry, _inside(next(answers)) if place else entry[1], known)
+            if row is not None:
+                rows.append(row)
         return rows
 
-    async def _row(self, entry: Entry, inside: dict[bytes, bytes]) -> Row:
+    def _place(self, entry: Entry, key: str) -> Call | None:
+        """How to ask for the body of an entry of that stream; None where it stands there."""
+        row, fields = entry
+        if b"seq" in fields:
+            place = f"{int(fields[b'seq']) + 1}-0"
+            return "XRANGE", f"{self._prefix}:stack:{fields[b'ref'].decode()}", place, place
+        log = f"{self._prefix}:log"
+        return None if key == log else ("XRANGE", log, row, row)
+
+    async def _row(self, entry: Entry, inside: dict[bytes, bytes], known: Known) -> Row | None:
+        """None for one that was pruned and is not yet out of the log."""
         fields = entry[1]
         ref = StackRef(fields[b"ref"].decode()) if fields.get(b"ref") else None
-        if b"body" not in inside or (ref and ref not in self._branches):
+        branch = known[ref] if ref else None
+        if not branch and fields.get(b"kind", b"").startswith(LEDGER.encode()):
+            ref = None
+        if b"body" not in inside or (ref and not branch):
+            if _row_of(entry) <= int(await self._client.hget(f"{self._prefix}:meta", "horizon") or 0):
+                return None
             raise Rewound(f"row {_row_of(entry)} was lost while it was read", hint="read again")
-        name, agent, conversation = self._branches[ref] if ref else (None, None, None)
+        name, agent, conversation = branch or (None, None, None)
         if b"seq" not in fields and inside.get(b"conversation"):
-            conversation = ConversationId(inside[b"conversation"].decode())
+            conversation = await self._there(ConversationId(inside[b"conversation"].decode()))
         return Row(
             cursor=_row_of(entry),
             seq=int(fields[b"seq"]) if b"seq" in fields else None,
@@ -162,18 +187,39 @@ class Log:
             self._groups[conversation] = group.decode()[1:] if group else None
         return self._groups[conversation]
 
-    async def _know(self, refs: Sequence[StackRef]) -> None:
-        """Look up the branches of these stacks that are not known yet, in one round trip."""
-        unknown = [ref for ref in dict.fromkeys(refs) if ref not in self._branches]
+    async def _there(self, conversation: ConversationId) -> ConversationId | None:
+        """The conversation, None where it was pruned."""
+        if conversation in self._groups or await self._client.exists(f"{self._prefix}:conversation:{conversation}"):
+            return conversation
+        return None
+
+    async def _know(self, refs: Sequence[StackRef]) -> Known:
+        """The branches of these stacks, as far as they are there; those not known yet in one round trip."""
+        if len(self._branches) > BRANCHES_KNOWN_MAX:
+            self.forget()
+        known = {ref: self._branches.get(ref) for ref in refs}
+        unknown = [ref for ref, branch in known.items() if branch is None]
         if not unknown:
-            return
+            return known
         async with self._client.pipeline(transaction=False) as pipe:
             for ref in unknown:
                 pipe.hmget(f"{self._prefix}:branch:{ref}", "name", "agent", "conversation")
             found: list[list[Any]] = await pipe.execute()
         for ref, (name, agent, conversation) in zip(unknown, found, strict=True):
             if name is not None:
-                self._branches[ref] = name.decode(), AgentId(agent.decode()), ConversationId(conversation.decode())
+                branch = name.decode(), AgentId(agent.decode()), ConversationId(conversation.decode())
+                known[ref] = self._branches[ref] = branch
+        return known
+
+
+def _inside(found: Any) -> dict[bytes, bytes]:
+    """The fields of the only entry that a server found. Raises what it refused."""
+    if isinstance(found, RedisError):
+        raise found
+    if not found:
+        return {}
+    names_and_values = iter(found[0][1])
+    return dict(zip(names_and_values, names_and_values, strict=True))
 
 
 def _row_of(entry: Entry) -> int:

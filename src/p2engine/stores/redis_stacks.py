@@ -35,7 +35,8 @@ class Directory:
             words = await self._client.zrangebylex(self.key("words"), b"[" + word, b"[" + word + b"\xff")
             ids = list({entry.rpartition(b"\0")[2] for entry in words})
         found = await self._all("conversation", ids)
-        numbered = sorted(zip(ids, found, strict=True), key=lambda each: -int(each[1][b"number"]))
+        there = [(uid, fields) for uid, fields in zip(ids, found, strict=True) if fields]  # some may be pruned by now
+        numbered = sorted(there, key=lambda each: -int(each[1][b"number"]))
         return [_conversation(uid.decode(), fields) for uid, fields in numbered[:limit]]
 
     async def conversation(self, uid: ConversationId) -> Conversation | None:
@@ -49,7 +50,7 @@ class Directory:
     async def branches(self, conversation: ConversationId, *, delegates: bool) -> list[Branch]:
         refs = await self._client.lrange(self.key("branches", conversation), 0, -1)
         found = await self._all("branch", refs)
-        branches = [_branch(ref.decode(), fields) for ref, fields in zip(refs, found, strict=True)]
+        branches = [_branch(ref.decode(), fields) for ref, fields in zip(refs, found, strict=True) if fields]
         return [branch for branch in branches if delegates or branch.delegate is None]
 
     async def head(self, ref: StackRef) -> int:

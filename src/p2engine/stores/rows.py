@@ -3,15 +3,17 @@
 A commit is one event a state and one for what it cost, a fact is one event. Reads bytes; knows no store.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from p2engine.domain.codec import decode_commit, decode_fact
-from p2engine.domain.ids import AgentId, ConversationId, StackRef
+from p2engine.domain.ids import AgentId, ConversationId, EffectId, StackRef
 from p2engine.domain.records import Commit, Cursor, Event, Query, body_of
 from p2engine.domain.states import tag_of
+from p2engine.errors import ConflictError, Pruned, UsageError
+from p2engine.limits import REFERENCES_LISTED_MAX
 
 MODEL_REPLY = "model.reply"
 AFTER_ALL = 2**31  # greater than the item of any event in its row
@@ -111,6 +113,29 @@ def matching(row: Row, kinds: Kinds, query: Query) -> Iterable[Event]:
         and (query.since is None or event.at >= query.since)
     ]
     return reversed(events) if query.newest else events
+
+
+def owing(conversation: str, effects: Sequence[EffectId]) -> UsageError:
+    """Why a conversation that owes something cannot be pruned."""
+    named = ", ".join(effects[:REFERENCES_LISTED_MAX]) + (", …" if len(effects) > REFERENCES_LISTED_MAX else "")
+    return UsageError(
+        f"conversation {conversation!r} is not at rest: it owes {named}",
+        hint="wait until it is answered, or end its turn: p2engine conversation cancel",
+    )
+
+
+def unlike(conversation: str) -> ConflictError:
+    """Why a conversation that moved since it was looked at is not pruned."""
+    return ConflictError(f"conversation {conversation!r} has moved since it was looked at", hint="look again")
+
+
+def check_horizon(after: Cursor, horizon: int) -> None:
+    """Raises Pruned when something after `after` was pruned. (0, 0) means from the oldest that is kept."""
+    if 0 < after.row < horizon:
+        raise Pruned(
+            f"some of the events up to row {horizon} were pruned, and {after} lies before that",
+            hint=f"after {Cursor(horizon, 0)} nothing is missing; whole=False gives what is kept",
+        )
 
 
 def clip(commit: Commit, length: int) -> Commit:

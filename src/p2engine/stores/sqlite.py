@@ -23,12 +23,14 @@ from p2engine.domain.records import (
     Event,
     Job,
     Placed,
+    Pruning,
     Query,
+    Weight,
     Written,
 )
 from p2engine.errors import StoreError
 from p2engine.limits import BUSY_WAIT_S, FOLLOW_PERIOD_S
-from p2engine.stores import sqlite_check, sqlite_events, sqlite_owed, sqlite_stacks
+from p2engine.stores import sqlite_check, sqlite_events, sqlite_owed, sqlite_prune, sqlite_stacks
 from p2engine.stores.owners import FileOwners, MemoryOwners, Owners
 from p2engine.stores.rows import AFTER_ALL
 from p2engine.stores.sqlite_batch import Place, Writing
@@ -139,6 +141,9 @@ class SqliteStore:
     async def holders(self, ref: StackRef, *, besides: OwnerId | None = None) -> Sequence[str]:
         return self._read(sqlite_owed.holders, ref, besides, self.owners)
 
+    async def lives(self, owner: OwnerId) -> bool:
+        return self.owners.alive(owner)
+
     async def load(self, ref: StackRef, *, since: int = 0) -> Sequence[Placed]:
         return self._read(sqlite_stacks.load, ref, since)
 
@@ -164,8 +169,8 @@ class SqliteStore:
     async def newest(self) -> Cursor:
         return Cursor(self._read(sqlite_events.newest), AFTER_ALL)
 
-    def tail(self, after: Cursor) -> AsyncIterator[Event]:
-        return self._tails.follow(after)
+    def tail(self, after: Cursor, *, whole: bool = True) -> AsyncIterator[Event]:
+        return self._tails.follow(after, whole=whole)
 
     async def conversations(
         self, *, prefix: str = "", limit: int = 1000, grouped: bool = True
@@ -186,6 +191,14 @@ class SqliteStore:
 
     async def cut(self, ref: StackRef, length: int) -> int:
         return self._read(sqlite_stacks.cut, ref, length)
+
+    async def weigh(self, conversation: ConversationId) -> Weight:
+        return self._read(sqlite_prune.weigh, conversation)
+
+    async def prune(self, pruning: Pruning) -> None:
+        """One transaction. What goes leaves its place in the file to what comes."""
+        self._check_open()
+        await self._writer.run(sqlite_prune.Removal(pruning))
 
     async def check(self) -> list[str]:
         """Everything that is wrong with the file, in words; empty when it is sound. Reads all of it."""

@@ -21,7 +21,13 @@ FROM branch WHERE ref = ?
 """
 _OWNER = "SELECT owner FROM owed WHERE id = ?"
 _SETTLE = "DELETE FROM owed WHERE id = ?"
-_ADD_COMMIT = "INSERT INTO log(bid, seq, stop, cid, body) VALUES (?, ?, ?, ?, ?)"
+# What is remembered of a place is true until something is pruned: then its numbers may be another's, and the body that
+# must not be NULL is. As the SELECT of an INSERT the same test would cost each commit ten times as much.
+_PRUNES = "SELECT value FROM meta WHERE name = 'prunes'"
+_ADD_COMMIT = """
+INSERT INTO log(bid, seq, stop, cid, body)
+VALUES (?, ?, ?, ?, CASE WHEN (SELECT value FROM meta WHERE name = 'prunes') IS ? THEN ? END)
+"""
 _ADD_FACT = """
 INSERT INTO log(bid, cid, kind, fact, body)
 SELECT b.bid, coalesce(c.cid, b.cid), ?3, ?4, ?5
@@ -46,11 +52,15 @@ INSERT INTO conversation(id, name, agent, current, created_at, grp) VALUES (?, ?
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a stack stands: the numbers of its branch and its conversation, and its length after a commit."""
+    """Where a stack stands: the numbers of its branch and its conversation, and its length after a commit.
+
+    prunes: how often something was pruned by then; None for never.
+    """
 
     bid: int
     cid: int
     length: int
+    prunes: int | None = None
 
 
 class Writing:
@@ -87,7 +97,7 @@ class Writing:
         else:
             row = self._check_and_add(db)
         for fact, body in zip(self._batch.facts, self._facts, strict=True):
-            row = _add_fact(db, fact, body) or row
+            row = add_fact(db, fact, body) or row
         self._change_owed(db, row)
         return Written(row)
 
@@ -97,7 +107,7 @@ class Writing:
             if db.execute(_SETTLE, (effect,)).rowcount != 1:
                 raise Again
         try:
-            return self._add_commit(db, self._batch.writes[0], place.bid, place.cid, self._commits[0])
+            return self._add_commit(db, self._batch.writes[0], place, self._commits[0])
         except sqlite3.IntegrityError as error:
             raise Again from error
 
@@ -119,15 +129,16 @@ class Writing:
         if batch.current:
             db.execute("UPDATE conversation SET current = ? WHERE id = ?", (batch.current, batch.conversation))
         row = 0
+        (prunes,) = (batch.writes and db.execute(_PRUNES).fetchone()) or (None,)
         for write, place, body in zip(batch.writes, places, self._commits, strict=True):
             bid, cid = place or _place(db, write, ()) or (0, 0)
-            row = self._add_commit(db, write, bid, cid, body)
+            row = self._add_commit(db, write, Place(bid, cid, write.head, prunes), body)
         return row
 
-    def _add_commit(self, db: sqlite3.Cursor, write: StackWrite, bid: int, cid: int, body: bytes) -> int:
+    def _add_commit(self, db: sqlite3.Cursor, write: StackWrite, place: Place, body: bytes) -> int:
         length = write.head + len(write.commit.states)
-        row = db.execute(_ADD_COMMIT, (bid, write.head, length, cid, body)).lastrowid or 0
-        self.grown[write.ref] = Place(bid, cid, length)
+        row = db.execute(_ADD_COMMIT, (place.bid, write.head, length, place.cid, place.prunes, body)).lastrowid or 0
+        self.grown[write.ref] = Place(place.bid, place.cid, length, place.prunes)
         return row
 
     def _change_owed(self, db: sqlite3.Cursor, row: int) -> None:
@@ -211,7 +222,7 @@ def _add_branch(db: sqlite3.Cursor, new: Branch) -> None:
     )
 
 
-def _add_fact(db: sqlite3.Cursor, fact: Fact, body: bytes) -> int:
+def add_fact(db: sqlite3.Cursor, fact: Fact, body: bytes) -> int:
     """The row it made; 0 when there is a fact of that id."""
     done = db.execute(_ADD_FACT, (fact.ref, fact.conversation, fact.kind, fact.id, body))
     return (done.lastrowid or 0) if done.rowcount == 1 else 0

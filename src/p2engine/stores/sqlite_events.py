@@ -7,9 +7,8 @@ import sqlite3
 from typing import Any
 
 from p2engine.domain.records import Cursor, Event, Query
-from p2engine.errors import Pruned
 from p2engine.limits import QUERY_EVENTS_MAX, TAIL_ROWS_MAX
-from p2engine.stores.rows import AFTER_ALL, Kinds, Row, matching
+from p2engine.stores.rows import AFTER_ALL, Kinds, Row, check_horizon, matching
 
 _NO_END = 2**62
 
@@ -41,7 +40,8 @@ class Search:
             return False
         values = {**self._values, "first": self._first, "last": self._last, "rows": self._rows}
         rows = [Row(*row) for row in db.execute(self._sql, values)]
-        check_kept(db, self._query.after)
+        if self._query.whole and self._query.conversation is None and self._query.ref is None:
+            check_kept(db, self._query.after)
         for row in rows:
             self._found += matching(row, self._kinds, self._query)
             if len(self._found) >= self._limit:
@@ -98,11 +98,7 @@ def _condition(kinds: Kinds, values: dict[str, Any]) -> str:
 def check_kept(db: sqlite3.Connection, after: Cursor) -> None:
     """Raises Pruned when something after `after` was pruned. (0, 0) means from the oldest that is kept."""
     (horizon,) = db.execute("SELECT value FROM meta WHERE name = 'horizon'").fetchone()
-    if 0 < after.row < horizon:
-        raise Pruned(
-            f"events up to row {horizon} were pruned, and {after} lies before that",
-            hint=f"go on from {Cursor(horizon, 0)} to see all that is kept",
-        )
+    check_horizon(after, horizon)
 
 
 def newest(db: sqlite3.Connection) -> int:

@@ -26,8 +26,12 @@ class Tails:
         for changed in self._changed:
             changed.set()
 
-    async def follow(self, after: Cursor) -> AsyncIterator[Event]:
-        """Every event after `after`, without gaps, until the store closes."""
+    async def follow(self, after: Cursor, *, whole: bool) -> AsyncIterator[Event]:
+        """Every event after `after`, until the store closes.
+
+        whole: raises Pruned where one of them is gone, unless all there is was asked for.
+        """
+        whole = whole and after.row > 0
         changed = asyncio.Event()
         self._changed.add(changed)
         try:
@@ -35,7 +39,8 @@ class Tails:
                 changed.clear()
                 version = self._read(_version)
                 rows = self._read(next_rows, after)
-                self._read(check_kept, after)
+                if whole:
+                    self._read(check_kept, after)
                 for row in rows:
                     for event in events_of(row, ALL_KINDS):
                         if event.cursor > after:

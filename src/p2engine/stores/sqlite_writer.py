@@ -1,7 +1,8 @@
 """The one door to the writing connection: when work is committed, with whom, and on which thread.
 
 Direct (no flush per commit): each piece of work at once on the loop. Grouped (every commit flushed): what comes within
-one tick of the loop is flushed together, on the loop while the disk is quick. Whenever another process holds the lock,
+one tick of the loop is flushed together, on the loop while the disk is quick; what comes alone is not kept waiting for
+company, unless the work before it had some. Whenever another process holds the lock,
 or the disk is slow, the connection is lent to a thread, which waits, and all work goes through it until the queue is
 empty. Either the loop or the thread has the connection, never both, so it needs no lock.
 """
@@ -39,7 +40,10 @@ class _Waiting(NamedTuple):
 
 
 class Writer:
-    """Commits work, in the order in which it comes. `committed` is called on the loop after each commit."""
+    """Commits work, in the order in which it comes.
+
+    committed: called on the loop after each commit. undone: called where a transaction was, for nothing of it stands.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Writer:
         *,
         grouped: bool,
         committed: Callable[[], None],
+        undone: Callable[[], None] = lambda: None,
         busy_wait_s: float = BUSY_WAIT_S,
     ) -> None:
         self._db = db
@@ -55,25 +60,30 @@ class Writer:
         self._path = path
         self._grouped = grouped
         self._committed = committed
+        self._undone = undone
         self._busy_wait_ms = int(busy_wait_s * 1000)
         self._queue: deque[_Waiting] = deque()
         self._lent: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="p2engine-sqlite")
         self._due = False  # whether this tick's flush is on its way
         self._slow = False
+        self._was_alone = False  # the last piece of work had no company
+        self._ticked = False  # one was committed alone within this tick of the loop
 
     async def run(self, work: Work[T]) -> T:
         """Do `work` in a transaction; committed when this returns. Raises what it raises, StoreBusy and StoreError.
 
         When the wait for it is cancelled, it may be done or not.
         """
-        if not self._grouped and self._lent is None:
+        if self._lent is None and (not self._grouped or self._is_alone):
             try:
-                outcome = self._commit([work])[0]
+                outcome = self._commit_timed([work])[0]
             except sqlite3.OperationalError:
                 pass  # another process holds the lock: wait for it in the thread
             else:
                 self._committed()
+                if self._grouped:
+                    await self._pass_on()
                 if isinstance(outcome, _Failed):
                     raise outcome.error
                 result: T = outcome
@@ -112,9 +122,8 @@ class Writer:
             self._lend()
             return
         group = self._take()
-        started = time.perf_counter()
         try:
-            outcomes = self._commit([waiting.work for waiting in group])
+            outcomes = self._commit_timed([waiting.work for waiting in group])
         except sqlite3.OperationalError:
             self._queue.extendleft(reversed(group))
             self._lend()
@@ -122,10 +131,23 @@ class Writer:
             _fail(group, fault)
             raise
         else:
-            self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
             self._resolve(group, outcomes)
 
+    @property
+    def _is_alone(self) -> bool:
+        return self._was_alone and not (self._ticked or self._queue or self._slow)
+
+    async def _pass_on(self) -> None:
+        """Let others have the loop; those who bring work within this tick of it are company."""
+        self._ticked = True
+        asyncio.get_running_loop().call_soon(self._end_tick)
+        await asyncio.sleep(0)
+
+    def _end_tick(self) -> None:
+        self._ticked = False
+
     def _take(self) -> list[_Waiting]:
+        self._was_alone = len(self._queue) == 1 and not self._ticked
         return [self._queue.popleft() for _ in range(min(len(self._queue), GROUP_COMMIT_MAX))]
 
     def _lend(self) -> None:
@@ -168,6 +190,13 @@ class Writer:
         finally:
             self._db.execute("PRAGMA busy_timeout=0")
 
+    def _commit_timed(self, works: Sequence[Work[Any]]) -> list[Any]:
+        """On the loop, which notes whether that takes too long."""
+        started = time.perf_counter()
+        outcomes = self._commit(works)
+        self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
+        return outcomes
+
     def _commit(self, works: Sequence[Work[Any]]) -> list[Any]:
         """The result of each, or how it failed. Raises OperationalError when the lock is another's."""
         try:
@@ -204,8 +233,10 @@ class Writer:
                         outcomes.append(_Failed(refusal))
                 cursor.execute("COMMIT")
             except Again:
+                self._undone()
                 cursor.execute("ROLLBACK")
             except BaseException:
+                self._undone()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise

@@ -36,7 +36,10 @@ class FunctionAgent:
 
 
 class FixedRoster:
-    """A roster of agents given as functions. Every agent may use `tools` and delegate to every other agent."""
+    """A roster of agents given as functions. Every agent may use `tools` and delegate to every other agent.
+
+    takes: the JSON schemas of what the tools take, as models are told.
+    """
 
     def __init__(
         self,
@@ -47,7 +50,9 @@ class FixedRoster:
         budget: Budget | None = None,
         approval: Sequence[str] = (),
         evaluations: Sequence[Evaluation] = (),
+        takes: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
+        self._takes = dict(takes or {})
         self._agents = {AgentId(name): FunctionAgent(decide) for name, decide in agents.items()}
         self._setups = {
             name: Setup(
@@ -80,17 +85,23 @@ class FixedRoster:
         return self._agents[setup.agent]
 
     async def bodies(self, setup: Setup) -> tuple[str, tuple[ToolSpec, ...]]:
-        return "", tuple(ToolSpec(name=grant.name, repeat=grant.repeat) for grant in setup.tools)
+        return "", tuple(
+            ToolSpec(name=grant.name, parameters=dict(self._takes.get(grant.name, {})), repeat=grant.repeat)
+            for grant in setup.tools
+        )
 
 
 class FunctionTools:
-    """Tools that are plain functions of their arguments and context."""
+    """Tools that are plain functions of their arguments and context. takes: the JSON schemas of what they take."""
 
-    def __init__(self, tools: Mapping[str, ToolBody] | None = None) -> None:
+    def __init__(
+        self, tools: Mapping[str, ToolBody] | None = None, takes: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> None:
         self.tools = dict(tools or {})
+        self._takes = dict(takes or {})
 
-    def has(self, name: str) -> bool:
-        return name in self.tools
+    def spec(self, name: str) -> ToolSpec | None:
+        return ToolSpec(name=name, parameters=dict(self._takes.get(name, {}))) if name in self.tools else None
 
     async def __call__(self, name: str, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome:
         outcome = await self.tools[name](arguments, ctx)

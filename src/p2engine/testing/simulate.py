@@ -279,7 +279,7 @@ async def _never(view: AgentView) -> str:
 
 def _moves(view: AgentView, chance: random.Random) -> Sequence[Move]:
     """Some tools and delegations, then an answer."""
-    rounds = sum(fragment.message.role == "assistant" for fragment in view.fragments)
+    rounds = sum(fragment.role == "assistant" for fragment in view.fragments)
     if rounds % 3 == 2 or chance.random() < 0.3:
         return (Say(f"{view.agent} is done"),)
     moves: list[Move] = [Say("let me see")] if chance.random() < 0.5 else []

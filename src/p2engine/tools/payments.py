@@ -36,6 +36,8 @@ async def check_balance(ctx: ToolContext, agent_id: Agent | None = None) -> dict
     account = await _wallet(ctx).balance(agent_id)
     if account is None:
         why = f"{agent_id or ctx.agent} has no wallet; the operator opens it with `p2engine ledger init`"
+        if agent_id is not None and ":" in agent_id:
+            why = f"{agent_id!r} is no agent"
         return {"status": "error", "error": why}
     return {"status": "success", **_shown(account)}
 

@@ -33,12 +33,19 @@ class Registry:
 
     withheld: the reasons for names that are kept from models.
     partial: why there may be tools that are not loaded; then a name that means nothing here is withheld for it.
+    elsewhere: other processes may have more of them; then such a name is missing here, and not withheld.
     """
 
     def __init__(
-        self, tools: Iterable[AnyTool] = (), *, partial: str = "", withheld: Mapping[str, str] = WITHHELD
+        self,
+        tools: Iterable[AnyTool] = (),
+        *,
+        partial: str = "",
+        elsewhere: bool = False,
+        withheld: Mapping[str, str] = WITHHELD,
     ) -> None:
-        self.partial = partial
+        self.partial = "" if elsewhere else partial
+        self.elsewhere = elsewhere
         self._withheld = withheld
         self._built_in: dict[str, Tool] = {}
         self._project: dict[str, Tool] = {}
@@ -81,6 +88,10 @@ class Registry:
     def known(self) -> list[str]:
         """The names that mean something in a configuration, sorted: loaded, withheld, and moves."""
         return sorted({*self.names(), *self._withheld, *MOVES})
+
+    def missing(self, name: str) -> bool:
+        """Whether that name means nothing here and may mean a tool in another process."""
+        return self.elsewhere and self.get(name) is None and name not in self._withheld and name not in MOVES
 
     def withheld(self, name: str) -> str | None:
         """Why no model gets the tool of that name; None where one may, or where there is no such tool."""

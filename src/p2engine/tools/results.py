@@ -10,7 +10,7 @@ import msgspec
 from pydantic import BaseModel
 
 from p2engine.domain.decisions import ToolOutcome
-from p2engine.errors import EffectError, P2EngineError, ToolError
+from p2engine.errors import EffectError, P2EngineError, StoreBusy, StoreError, ToolError
 from p2engine.limits import TOOL_RESULT_BYTES_MAX
 
 _BYTES = (bytes, bytearray, memoryview)
@@ -65,6 +65,9 @@ def describe(error: BaseException) -> str:
         error = error.exceptions[0]
     if isinstance(error, EffectError):
         return str(error)
+    if isinstance(error, StoreError):  # it names files and servers, which are for whoever runs this
+        what = "is busy: try again later" if isinstance(error, StoreBusy) else "cannot be used now; the log says why"
+        return f"the store or the ledger {what}"
     if isinstance(error, P2EngineError):
         return f"{error}; {error.hint}" if error.hint else str(error)
     line = next(iter(str(error).splitlines()), "")

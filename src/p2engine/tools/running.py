@@ -14,7 +14,7 @@ import msgspec
 
 from p2engine.domain.decisions import ToolOutcome
 from p2engine.domain.messages import ToolSpec
-from p2engine.errors import EffectError, ToolError
+from p2engine.errors import EffectError, StoreError, ToolError
 from p2engine.limits import RETRY_AFTER_MAX_S, RETRY_WAIT_INITIAL_S, RETRY_WAIT_MAX_S, TOOL_TIMEOUT_S
 from p2engine.ports import Tool, Toolbox, ToolContext
 from p2engine.tools.cache import ResultCache, key_of
@@ -59,9 +59,10 @@ class Runner:
         self._sleep = sleep
         self._limit = limit
 
-    def has(self, name: str) -> bool:
-        """Whether the tool is loaded here."""
-        return self._toolbox.get(name) is not None
+    def spec(self, name: str) -> ToolSpec | None:
+        """What is told of the tool that is loaded here under that name; None where there is none."""
+        tool = self._toolbox.get(name)
+        return None if tool is None else tool.spec
 
     async def __call__(self, name: str, arguments: Mapping[str, Any], ctx: ToolContext) -> ToolOutcome:
         """Run the tool. Every failure is an outcome; only cancellation and interruption pass through."""
@@ -108,7 +109,9 @@ class Runner:
                 raise
             return run.failed(error)
         except (Exception, SystemExit) as error:
-            if not isinstance(error, EffectError | TimeoutError):
+            if isinstance(error, StoreError):
+                log.warning("tool %s failed: %s (%s)", tool.spec.name, error, error.hint or "no hint")
+            elif not isinstance(error, EffectError | TimeoutError):
                 log.warning("tool %s failed: %s at %s", tool.spec.name, type(error).__name__, _place(error))
             log.debug("tool %s failed", tool.spec.name, exc_info=True)
             return run.failed(error)

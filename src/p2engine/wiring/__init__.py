@@ -3,7 +3,7 @@
 from p2engine.wiring.agents import evaluators_of, models_of, roster_of, tools_of
 from p2engine.wiring.engine import Engine
 from p2engine.wiring.keeping import FORMAT, RandomIds, SystemClock
-from p2engine.wiring.workers import ALL, Part, broker_of
+from p2engine.wiring.workers import ALL, Part, asking_of, broker_of
 
 __all__ = [
     "ALL",
@@ -12,6 +12,7 @@ __all__ = [
     "Part",
     "RandomIds",
     "SystemClock",
+    "asking_of",
     "broker_of",
     "evaluators_of",
     "models_of",

@@ -54,8 +54,11 @@ def models_of(settings: Settings, limiter: Limiter | None = None) -> Models:
     return Models(keys=keys, bases=settings.api_bases, offline=settings.llm.offline, limiter=limiter)
 
 
-def tools_of(settings: Settings, *, project_code: bool) -> Toolset:
-    """The built-in tools, those of installed packages, and the project's own. What is broken is among `problems`."""
+def tools_of(settings: Settings, *, project_code: bool, elsewhere: bool = False) -> Toolset:
+    """The built-in tools, those of installed packages, and the project's own. What is broken is among `problems`.
+
+    elsewhere: other processes may have tools that are not loaded here.
+    """
     partial = "" if project_code or settings.project is None else "the project's own tools are not loaded"
     built_in = [*artifact_tools(), weather_tool(settings.weather.backend)]
     withheld = WITHHELD
@@ -64,7 +67,7 @@ def tools_of(settings: Settings, *, project_code: bool) -> Toolset:
 
         built_in += payment_tools()
         withheld = {name: why for name, why in WITHHELD.items() if why != NO_LEDGER}
-    registry = Registry(built_in, partial=partial, withheld=withheld)
+    registry = Registry(built_in, partial=partial, elsewhere=elsewhere, withheld=withheld)
     project = project_tools(settings.project, enabled=project_code) if settings.project else None
     return Toolset(registry, project, *_taken_in(registry.add, registry.exchange, installed_tools(), project))
 
@@ -115,8 +118,9 @@ def roster_of(
         ),
         tools=Tools(
             lambda name: tool.spec if (tool := registry.get(name)) else None,
-            lambda: None if registry.partial else registry.known(),
+            lambda: None if registry.partial or registry.elsewhere else registry.known(),
             registry.withheld,
+            registry.missing,
         ),
         factories=factories,
         blobs=blobs,

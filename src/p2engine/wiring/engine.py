@@ -69,6 +69,7 @@ class Engine(Core):
         self.evaluators = bench.registry
         self.models = models
         self.notes: list[str] = []
+        self.broken_evaluators = [str(problem) for problem in bench.problems]
         self._project_tools = tools.project
         self._project_evals = bench.project
         self._said: set[str] = set()  # problems that stand and were told
@@ -119,7 +120,7 @@ class Engine(Core):
         """Take in what changed on disk: agents.yml, personas, tools, evaluators. Returns what was reloaded or newly
         broke."""
         said = [*_reloaded("tools", self._project_tools, self.registry.exchange)]
-        said += _reloaded("evals", self._project_evals, self.evaluators.exchange)
+        said += _reloaded("evals", self._project_evals, self.evaluators.exchange, self.broken_evaluators)
         said += self.roster.refresh()
         problems = {str(problem) for problem in self.roster.problems}
         said += sorted(problems - self._said)
@@ -164,16 +165,22 @@ class Engine(Core):
 
 
 def _reloaded(
-    folder: str, project: ProjectCode[T] | None, exchange: Callable[[Iterable[T]], Iterable[ConfigError]]
+    folder: str,
+    project: ProjectCode[T] | None,
+    exchange: Callable[[Iterable[T]], Iterable[ConfigError]],
+    broken: list[str] | None = None,
 ) -> Iterator[str]:
-    """Load the project's files anew, if one of them changed; what was taken in, and what is wrong."""
+    """Load the project's files anew, if one of them changed; what was taken in, and what is wrong, `broken` as well."""
     if project is None or not project.changed():
         return
     loaded = project.load()
     clashes = exchange(loaded.found)
-    broken = {Path(problem.file).name for problem in loaded.problems if problem.file}
-    yield from (f"{folder}/{name}" for name in loaded.changed if name not in broken)
-    yield from (str(problem) for problem in (*loaded.problems, *clashes))
+    files = {Path(problem.file).name for problem in loaded.problems if problem.file}
+    problems = [str(problem) for problem in (*loaded.problems, *clashes)]
+    if broken is not None:
+        broken[:] = problems
+    yield from (f"{folder}/{name}" for name in loaded.changed if name not in files)
+    yield from problems
 
 
 async def _build(settings: Settings, closing: AsyncExitStack, part: Part, *, project_code: bool) -> Engine:
@@ -181,7 +188,7 @@ async def _build(settings: Settings, closing: AsyncExitStack, part: Part, *, pro
     kept = await keep(settings, closing)
     models = models_of(settings, kept.limiter)
     closing.push_async_callback(models.aclose)
-    tools = tools_of(settings, project_code=project_code)
+    tools = tools_of(settings, project_code=project_code, elsewhere=bool(part.consumes))
     bench = evaluators_of(settings, project_code=project_code)
     ledger = ledger_door(settings, kept.server)
     if ledger is not None:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId
 from p2engine.domain.money import BookId
-from p2engine.errors import UsageError
+from p2engine.errors import ConfigError, UsageError
 from p2engine.evals.checks import PythonCheck, check_names
 from p2engine.evals.llm import model_of
 from p2engine.evals.rubrics import library
@@ -20,13 +20,13 @@ from p2engine.rollouts.journal import Options, Rollout
 from p2engine.rollouts.judging import JUDGE
 from p2engine.rollouts.plan import extended, plan
 from p2engine.rollouts.reading import Known, read_rollout
-from p2engine.rollouts.results import TrialResult, metric_names
+from p2engine.rollouts.results import TrialResult, further_name, metric_names
 from p2engine.rollouts.run import Runner
 from p2engine.rollouts.spec import Spec, Trial
 from p2engine.rollouts.templates import fill_params
-from p2engine.rollouts.trial import trial_name
+from p2engine.rollouts.trial import cut_off, trial_name
 from p2engine.rollouts.validity import Finding, Place, validity
-from p2engine.wiring.runners import Held, hold, runs
+from p2engine.wiring.runners import Held, hold, place, runs
 from p2engine.wiring.wallets import openings
 
 if TYPE_CHECKING:
@@ -49,17 +49,24 @@ def read(engine: "Engine", path: Path) -> Spec:
             models=engine.settings.llm.models.supported_models,
             personas=engine.roster.personas(),
             rubrics=library(),
+            wallets={row.id for row in rows if row.wallet.is_open},
+            own_models={row.id: row.model for row in rows},
+            check_model=engine.models.check_provider,
+            providers={row.provider for row in engine.models.describe()},
         ),
     )
 
 
 async def check_models(engine: "Engine", spec: Spec) -> bool:
-    """Whether the stand-in answers all of it. Raises UsageError where it would answer some variants and not others."""
+    """Whether the stand-in answers all of it. Raises UsageError where it would answer some variants and not others, and
+    where nobody would answer one.
+    """
     by_kind: dict[bool, list[str]] = {}
     for team, variant in spec.arms():
         setup = await engine.roster.setup(AgentId(variant.agent), dict(variant.changes))
         if setup.type == "llm":
             by_kind.setdefault(stands_in(engine, setup.model), []).append(f"{team.id}/{variant.id}")
+            need_answer(engine, setup.model, f"{team.id}/{variant.id}")
     if len(by_kind) == 2:
         raise UsageError(
             f"a rollout does not mix the offline stand-in with real models: {', '.join(by_kind[True])} would be "
@@ -74,6 +81,16 @@ def stands_in(engine: "Engine", model: str) -> bool:
     if engine.elsewhere is not None and "llm.offline" not in engine.settings.sources:
         return provider_of(model) == OFFLINE
     return engine.models.is_offline(model)
+
+
+def need_answer(engine: "Engine", model: str, whose: str) -> None:
+    """Raises UsageError where nobody can answer a model: no key, no driver. What workers ask, they alone can say."""
+    if engine.elsewhere is not None:
+        return
+    try:
+        engine.models.resolve(model)
+    except ConfigError as error:
+        raise UsageError(f"nobody answers {model} for {whose}: {error.message}", hint=error.hint) from None
 
 
 async def begin(engine: "Engine", spec: Spec, options: Options, file: Path | None = None) -> Rollout:
@@ -119,6 +136,7 @@ async def run(
     ended before; after an extension they are told again. Raises StoreError.
     """
     assert held.rollout == rollout.id
+    await journal.take(engine.world, rollout, place(engine.settings.home))
     while True:
         ended = await runner(engine, rollout, on_result).run()
         now = await journal.find(engine.world, rollout.id)
@@ -143,7 +161,7 @@ async def check_money(engine: "Engine", rollout: Rollout, options: Options) -> f
     """The keys of the trials that have run. Raises UsageError where others are left and no money is."""
     results = await journal.results(engine.world, rollout)
     done = frozenset(result.key for result in results)
-    spent, whole = sum(result.cost.usd for result in results), rollout.spec.budget.usd
+    spent, whole = sum(result.cost.usd + result.lost.usd for result in results), rollout.spec.budget.usd
     usd = whole if options.budget_usd is None else options.budget_usd
     if usd is not None and spent >= usd and any(trial.key not in done for trial in planned(rollout.spec, options)):
         hint = f"p2engine rollout resume {rollout.id} --budget USD, with more than that"
@@ -198,11 +216,14 @@ def planned(spec: Spec, options: Options) -> tuple[Trial, ...]:
 
 
 def status(engine: "Engine", rollout: Rollout) -> str:
-    """As it is written down; `interrupted` where this machine ran it and does so no more, `running` where it does."""
-    here = runs(engine.settings.home, rollout.id)
-    if here is None:
-        return rollout.status
-    return "running" if here else "interrupted" if rollout.status == "running" else rollout.status
+    """As it is written down; `running` where this machine runs it, `interrupted` where whoever ran it last is gone."""
+    home = engine.settings.home
+    here = runs(home, rollout.id)
+    if here:
+        return "running"
+    is_ours = not rollout.place or rollout.place == place(home)
+    is_left = here is False if is_ours else rollout.is_left
+    return "interrupted" if is_left and rollout.status == "running" else rollout.status
 
 
 async def cancel(engine: "Engine", rollout: Rollout) -> Rollout:
@@ -214,9 +235,7 @@ async def cancel(engine: "Engine", rollout: Rollout) -> Rollout:
         done = {result.key for result in await journal.results(engine.world, rollout)}
         for trial in planned(rollout.spec, rollout.options):
             if trial.key not in done:
-                for found in await engine.conversations(name := trial_name(rollout.id, trial)):
-                    if found.name == name:
-                        await (await engine.conversation(name)).cancel(why="the rollout was cancelled")
+                await cut_off(engine, trial_name(rollout.id, trial))
     return ended
 
 
@@ -244,16 +263,31 @@ def metrics_of(engine: "Engine", spec: Spec) -> set[str] | None:
     """The numbers that trials will have; None where evaluators may give any."""
     found: set[str] = set()
     for team in spec.teams:
-        found.update(metric_names(team.evaluations))
-        for each in team.evaluations:
+        found.update(names := metric_names(team.evaluations))
+        for n, each in enumerate(team.evaluations):
             if each.evaluator == JUDGE:
                 params = fill_params(each.params, team.tasks[0] if team.tasks else None)
                 criteria = engine.evaluators.find(JUDGE, each.version).made().rubric(params).criteria
                 if not criteria:
                     return None
-                found.update(one.metric for one in criteria)
+                found.update(further_name(names, team.evaluations, n, one.metric) for one in criteria)
             elif each.evaluator == PythonCheck.id or each.evaluator not in check_names(engine.evaluators):
                 return None
+    return found
+
+
+def terms_of(engine: "Engine", spec: Spec, metric: str) -> dict[str, str]:
+    """By team, what the judge of that metric is asked with; without teams that no model judges by it."""
+    found: dict[str, str] = {}
+    for team in spec.teams:
+        names = metric_names(team.evaluations)
+        each = team.evaluations[names.index(metric)] if metric in names else None
+        declared = engine.evaluators.get(each.evaluator, each.version) if each else None
+        if each is None or declared is None:
+            continue
+        terms = declared.terms(fill_params(each.params, team.tasks[0] if team.tasks else None))
+        if terms is not None:
+            found[team.id] = terms.words
     return found
 
 

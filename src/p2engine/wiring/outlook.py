@@ -16,6 +16,7 @@ from p2engine.models.catalogue import provider_of
 from p2engine.rollouts import estimate, journal
 from p2engine.rollouts.estimate import ArmEstimate, Cost, Detectable, Prompt
 from p2engine.rollouts.journal import Options
+from p2engine.rollouts.judging import WALLET_CHECKS
 from p2engine.rollouts.results import metric_names
 from p2engine.rollouts.spec import Spec, Team, Trial, Variant
 from p2engine.wiring import experiments
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from p2engine.wiring.engine import Engine
 
 EARLIER_ROLLOUTS = 5  # of the same name, the newest, that an estimate looks at
-_WALLETS = ("ledger_received", "balance")
 
 
 class Outlook(NamedTuple):
@@ -71,8 +71,11 @@ async def outlook(
         raise UsageError(notes[0], hint="leave out --strict-tools, or mend it")
     trials = [trial for trial in experiments.planned(spec, options) if trial.key not in done]
     judges = _judges(engine, spec)
+    for model in judges:
+        experiments.need_answer(engine, model, "the judge")
     is_real = {model: not experiments.stands_in(engine, model) for model in judges}
     asked = any(setup.type == "llm" for setup in setups.values())
+    notes += _same_variants(spec, setups)
     notes += _shared_wallets(spec)
     notes += _odd_judges(is_real, offline=offline and asked)
     paid = (asked and not offline) or any(is_real.values())
@@ -87,15 +90,38 @@ async def outlook(
         paid=paid,
         arms=await _arms(engine, spec, trials, setups) if paid else (),
         detectable=() if offline else list(_detectable(engine, spec, options)),
-        at_once=max(1, min(options.parallel or spec.concurrency or TRIALS_AT_ONCE, len(trials))),
+        at_once=max(1, min(places(spec, options), len(trials))),
         budget_usd=spec.budget.usd if options.budget_usd is None else options.budget_usd,
         notes=notes,
     )
 
 
+def places(spec: Spec, options: Options) -> int:
+    """How many trials may run at once: no more than were asked for, nor than the providers of all variants take."""
+    asked = options.parallel or spec.concurrency or TRIALS_AT_ONCE
+    providers = {str(variant.changes.get("model", "")).partition("/")[0] for _, variant in spec.arms()}
+    if providers <= spec.providers.keys():
+        asked = min(asked, sum(spec.providers[name] for name in providers))
+    return asked
+
+
+def _same_variants(spec: Spec, setups: Mapping[tuple[str, str], Setup]) -> Iterator[str]:
+    """Those of a team whose agent, message and setup are the same, whatever the file calls it."""
+    for team in spec.teams:
+        alike: dict[tuple[str, bytes], list[str]] = {}
+        for variant in team.variants:
+            setup = msgspec.structs.replace(setups[team.id, variant.id], persona="")  # its text is in the instructions
+            alike.setdefault((variant.message, msgspec.json.encode(setup)), []).append(variant.id)
+        for names in alike.values():
+            if len(names) > 1:
+                listed = f"{', '.join(names[:-1])} and {names[-1]}"
+                same = f"team {team.id}: variants {listed} are the same: they differ in nothing that is sent"
+                yield f"{same}, so what differs in their results is chance"
+
+
 def _shared_wallets(spec: Spec) -> Iterator[str]:
     for team in spec.teams:
-        checks = [each.evaluator for each in team.evaluations if each.evaluator in _WALLETS]
+        checks = [each.evaluator for each in team.evaluations if each.evaluator in WALLET_CHECKS]
         if team.ledger == "shared" and checks and team.trials_each() * len(team.variants) > 1:
             yield f"team {team.id}: its trials share their wallets, so {checks[0]} counts what all of them moved"
 
@@ -108,7 +134,7 @@ def need_ledger(engine: "Engine", spec: Spec) -> None:
         for check in team.evaluations:
             tool = check.params.get("tool") or check.params.get("value")
             pays = check.evaluator == "tool_called" and engine.registry.withheld(str(tool)) is not None
-            if check.evaluator in _WALLETS or pays:
+            if check.evaluator in WALLET_CHECKS or pays:
                 what = f"{check.evaluator} {tool}" if pays else check.evaluator
                 why = engine.settings.sources.get("ledger.enabled", "")
                 raise UsageError(

@@ -27,6 +27,11 @@ def folder(home: Path, rollout: str) -> Path:
     return home / "rollouts" / rollout
 
 
+def place(home: Path) -> str:
+    """This state folder, told from those of all machines."""
+    return f"{socket.gethostname()}:{home.resolve()}"
+
+
 @contextmanager
 def hold(home: Path, rollout: str) -> Iterator[Held]:
     """While inside, this process runs the rollout. Raises UsageError where another one does, StoreError."""

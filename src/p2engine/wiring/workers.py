@@ -48,6 +48,11 @@ def elsewhere_of(settings: Settings, routes: "Routes") -> "CeleryDispatcher":
     return CeleryDispatcher(celery_app(broker, queues_of(settings.celery.queues)), routes.queue_of, broker)
 
 
+def asking_of(settings: Settings) -> "CeleryDispatcher":
+    """A door to the broker for who only asks it about workers and queues."""
+    return elsewhere_of(settings, routes_of(settings, Registry()))
+
+
 def keeps_of(
     routes: "Routes", consumes: frozenset[str], registry: Registry, evaluators: Evaluators
 ) -> Callable[[AnyEffect], bool]:

@@ -11,20 +11,17 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import NoScriptError, RedisError
 
 from p2engine.errors import Rewound
-from p2engine.stores.redis_server import RedisServer
+from p2engine.limits import CALLS_TOGETHER_MAX
+from p2engine.stores.redis_server import Call, RedisServer
 
-NAMES: Final = ("write", "load", "claim", "due", "renew", "holders", "leave", "backlog")
-
-
-Call = tuple[str | bytes | int, ...]
-"""A command and its arguments."""
+NAMES: Final = ("write", "load", "claim", "due", "renew", "holders", "leave", "backlog", "prune", "drain")
 
 
 class Gathered:
     """Calls to one server: those that come while one is under way go together, in one round trip."""
 
     def __init__(self, server: RedisServer) -> None:
-        self._client: Any = server.client
+        self._server = server
         self._waiting: list[tuple[Call, asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
 
@@ -44,7 +41,8 @@ class Gathered:
     async def _send(self) -> None:
         try:
             while self._waiting:
-                together, self._waiting = self._waiting, []
+                together = self._waiting[:CALLS_TOGETHER_MAX]
+                del self._waiting[:CALLS_TOGETHER_MAX]
                 try:
                     await self._have_answered(together)
                 finally:
@@ -55,7 +53,7 @@ class Gathered:
 
     async def _have_answered(self, together: list[tuple[Call, asyncio.Future[Any]]]) -> None:
         try:
-            answers = await self._answers([call for call, _ in together])
+            answers = await self._server.together([call for call, _ in together])
         except (RedisError, OSError) as error:
             answers = [error] * len(together)
         for (_, future), answer in zip(together, answers, strict=True):
@@ -65,15 +63,6 @@ class Gathered:
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
-
-    async def _answers(self, calls: list[Call]) -> list[Any]:
-        if len(calls) == 1:
-            return [await self._client.execute_command(*calls[0])]
-        pipeline = self._client.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command(*call)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        return answers
 
 
 class Known(NamedTuple):

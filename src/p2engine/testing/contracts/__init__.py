@@ -16,6 +16,7 @@ from p2engine.testing.contracts.events import EventsContract
 from p2engine.testing.contracts.ledger import LedgerContract
 from p2engine.testing.contracts.lineage import LineageContract
 from p2engine.testing.contracts.owing import OwingContract
+from p2engine.testing.contracts.pruning import RetentionContract
 from p2engine.testing.contracts.sinks import EventSinkContract
 from p2engine.testing.contracts.writing import WritingContract
 
@@ -24,8 +25,8 @@ class StoreContract(WritingContract, OwingContract, LineageContract, EventsContr
     """`ports.Store`. A subclass gives `store`, an empty one, and `owner` and `other`, two owners who live."""
 
 
-class ArchiveContract(StoreContract, CatalogueContract):
-    """`ports.Archive`: the store and its catalogue, with the fixtures of StoreContract."""
+class ArchiveContract(StoreContract, CatalogueContract, RetentionContract):
+    """`ports.Archive`: the store, its catalogue and its retention, with the fixtures of StoreContract."""
 
 
 __all__ = [

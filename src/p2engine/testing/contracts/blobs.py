@@ -38,6 +38,17 @@ class BlobStoreContract:
             await blobs.put(body)
         assert not await blobs.has(blob_ref(body))
 
+    async def test_seam_25_only_what_nobody_has_put_for_long_is_dropped(self, blobs: BlobStore) -> None:
+        """A young body stays, an old one goes and says how large it was; what is not there is nothing."""
+        ref = await blobs.put(b"an artifact")
+        assert await blobs.drop(ref, unused_s=3600) == 0
+        assert await blobs.get(ref) == b"an artifact"
+        assert await blobs.drop(ref, unused_s=0) == len(b"an artifact")
+        assert not await blobs.has(ref)
+        assert await blobs.drop(ref, unused_s=0) == 0
+        assert await blobs.put(b"an artifact") == ref
+        assert await blobs.get(ref) == b"an artifact"
+
     @pytest.mark.parametrize("ref", ["", "b2:", "../../etc/passwd", "b2:../../../../etc/passwd", "b2:" + "A" * 32])
     async def test_a_name_that_is_none_reads_nothing(self, blobs: BlobStore, ref: str) -> None:
         """A ref that is no hash is never taken for a path."""

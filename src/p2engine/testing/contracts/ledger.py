@@ -138,7 +138,21 @@ class LedgerContract(HoldContract):
             (paying("t", book=BookId("")), "account"),
             (paying("t", Amount(1, "A\0B")), "account"),
             (paying("t", limits=(Limit(scope="\ud800", count=1, says="one"),)), "limit"),
-            (paying("t", "1000", payee="provider:x"), "funds"),
+            (paying("t", "1000", payee="treasury:CREDIT"), "funds"),
+            (paying("t", payee="provider:x"), "account"),
+            (paying("t", payee="spend:judge/x"), "account"),
+            (paying("t", payer="provider:x"), "account"),
+            (paying("t", payer="spend:alice"), "account"),
+            (paying("t", payer="spend:alice", payee="provider:x"), "account"),
+            (paying("t", payer="spend:alice", payee="treasury:CREDIT"), "account"),
+            (paying("t", payer="treasury:CREDIT", payee="provider:x"), "account"),
+            (paying("t", Amount(1, "USD"), "provider:x", "spend:alice"), "account"),
+            (paying("t", Amount(1, "USD"), "spend:alice", "spend:bob"), "account"),
+            (paying("t", Amount(1, "USD"), "treasury:USD", "spend:alice"), "account"),
+            (paying("t", payer="treasury:USD"), "account"),
+            (paying("t", payer="treasury:FOO"), "account"),
+            (paying("t", payee="treasury:USD"), "account"),
+            (structs.replace(paying("t", payee="treasury:CREDIT"), wallets=True), "account"),
         ],
     )
     async def test_what_may_not_be_is_refused_with_its_reason(
@@ -150,6 +164,7 @@ class LedgerContract(HoldContract):
         receipt = await pay(ledger, order)
         assert (receipt.status, receipt.refusal) == ("refused", refusal)
         assert receipt.why
+        assert receipt.payee == order.payee
         assert await ledger.accounts() == before
 
     async def test_what_nobody_wrote_is_not_found(self, ledger: Ledger) -> None:
@@ -204,6 +219,7 @@ class LedgerContract(HoldContract):
         """What a model call cost is booked from an agent's tally to its provider's, which need no opening."""
         cost = Amount.parse("0.0123", "USD")
         assert (await pay(ledger, paying("m1", cost, "spend:alice", "provider:openai"))).is_paid
+        assert (await pay(ledger, paying("m2", cost, "spend:judge/tone", "provider:openai"))).is_paid
         spent = await ledger.account(AccountName("spend:alice"), instrument="USD")
         assert spent is not None
         assert str(spent.balance) == "-0.0123"

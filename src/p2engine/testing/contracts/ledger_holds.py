@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from msgspec import structs
 
-from p2engine.domain.money import AccountName, Hold, Limit
+from p2engine.domain.money import AccountName, Hold, Limit, treasury
 from p2engine.ports import Ledger
 from p2engine.testing.contracts.ledger_words import (
     ALICE,
@@ -82,12 +82,15 @@ class HoldContract:
         assert (await ledger.hold(hold)).refusal == "hold"
         assert await balance(ledger, ALICE) == "100.0"
 
-    async def test_what_is_held_for_a_tally_is_paid_to_it(self, ledger: Ledger) -> None:
-        """Accounts that need no opening need none for a hold either."""
+    async def test_what_is_held_for_a_treasury_is_paid_to_it(self, ledger: Ledger) -> None:
+        """An account that needs no opening needs none for a hold either; nothing is held for a tally."""
         await opened(ledger)
-        await ledger.hold(structs.replace(holding("h1"), payee=AccountName("provider:x")))
+        await ledger.hold(structs.replace(holding("h1"), payee=treasury()))
         assert (await ledger.release("h1", by=CAROL)).is_paid
-        assert await balance(ledger, "provider:x") == "10.0"
+        assert await balance(ledger, treasury()) == "-290.0"
+        for name in ("provider:x", "spend:alice", "treasury:USD"):
+            held = await ledger.hold(structs.replace(holding(f"for {name}"), payee=AccountName(name)))
+            assert held.refusal == "account"
 
     async def test_a_hold_is_ended_once_however_many_ask(self, ledger: Ledger, second: Ledger) -> None:
         """Released and given back from two processes at once: one of both is done, and its repeats tell the same."""

@@ -179,6 +179,11 @@ class OwingContract:
         assert list(await store.holders(ref("dead"))) == []
         assert list(await store.holders(ref("free"))) == []
 
+    async def test_who_lives_is_told(self, store: Archive, owner: OwnerId) -> None:
+        """Also of owners that hold nothing; of one that never was it is told that it does not live."""
+        assert await store.lives(owner)
+        assert not await store.lives(NOBODY)
+
     async def test_the_backlog_is_what_no_living_owner_holds(self, store: Archive, owner: OwnerId) -> None:
         """Counted, with the time of the oldest; looking changes nothing."""
         assert await store.backlog() == (0, None)
