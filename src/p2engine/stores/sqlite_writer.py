@@ -140,11 +140,10 @@ class Writer:
     async def _pass_on(self) -> None:
         """Let others have the loop; those who bring work within this tick of it are company."""
         self._ticked = True
-        asyncio.get_running_loop().call_soon(self._end_tick)
-        await asyncio.sleep(0)
-
-    def _end_tick(self) -> None:
-        self._ticked = False
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._ticked = False
 
     def _take(self) -> list[_Waiting]:
         self._was_alone = len(self._queue) == 1 and not self._ticked
