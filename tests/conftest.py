@@ -11,6 +11,8 @@ from functools import cache
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest.register_assert_rewrite("p2engine.testing.contracts")
+
 REQUIRE = "P2ENGINE_REQUIRE"  # the marks whose tests may not be skipped here: browser,redis,netns
 SERVER = "P2ENGINE_TEST_REDIS"  # `redis`: tests start the redis-server on PATH, not the one of the wheel
 SETTINGS_PREFIXES = (

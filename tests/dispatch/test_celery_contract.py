@@ -15,11 +15,8 @@ from p2engine.dispatch.celery import PERFORM, QUEUES, TICKS, Broker, CeleryDispa
 from p2engine.dispatch.inline import InlineDispatcher
 from p2engine.domain.ids import EffectId
 from p2engine.domain.records import Job, Perform
+from p2engine.testing.contracts.dispatcher import Dispatch, DispatcherContract, OnError, Run
 from tests.servers import ValkeyServer
-
-pytest.register_assert_rewrite("p2engine.testing.contracts")
-
-from p2engine.testing.contracts.dispatcher import Dispatch, DispatcherContract, OnError, Run  # noqa: E402
 
 JOIN_S = 8.0
 POLL_S = 0.05  # a worker that is told to stop looks up this often

@@ -5,11 +5,8 @@ import asyncio
 import pytest
 
 from p2engine.dispatch.inline import InlineDispatcher
-
-pytest.register_assert_rewrite("p2engine.testing.contracts")
-
-from p2engine.testing.contracts.dispatcher import Dispatch, DispatcherContract, Work, job  # noqa: E402
-from p2engine.testing.virtual_time import run as run_virtually  # noqa: E402
+from p2engine.testing.contracts.dispatcher import Dispatch, DispatcherContract, Work, job
+from p2engine.testing.virtual_time import run as run_virtually
 
 
 class TestInline(DispatcherContract):

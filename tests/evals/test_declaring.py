@@ -1,5 +1,7 @@
 """The decorator, and the registry: what may be declared, and which of several is meant."""
 
+import inspect
+import re
 from typing import Any
 
 import pytest
@@ -139,3 +141,15 @@ def test_a_function_for_python_alone_is_not_listed() -> None:
     bench = registry(Declared(judged, id="python:judged", version="1"))
     assert not any(name.startswith("python:") for name in bench.ids())
     assert bench.get("python:judged") is not None
+
+
+def test_no_source_is_parsed_until_somebody_asks_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start has every built-in evaluator; where one is written is looked for when it is shown."""
+
+    def parsed(_: object) -> None:
+        raise AssertionError("a file was parsed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inspect, "getsourcelines", parsed)
+        found = registry().find("gpt4_judge")
+    assert re.fullmatch(r".*judge\.py:\d+", found.source)

@@ -10,8 +10,6 @@ from p2engine.stores.redis_server import RedisAddress, RedisServer
 from tests.ledgers.places import FilePlace, Place, RedisPlace
 from tests.servers import ValkeyServer
 
-pytest.register_assert_rewrite("p2engine.testing.contracts")
-
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[ValkeyServer]:

@@ -11,6 +11,7 @@ from p2engine.domain.decisions import Delegate, UseTool
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId
 from p2engine.domain.records import Event
+from p2engine.domain.setup import Spent
 from p2engine.domain.states import AssistantMessage, Finished
 from p2engine.domain.verdicts import Subject
 from p2engine.errors import UsageError
@@ -267,6 +268,28 @@ async def test_the_same_is_not_judged_twice_by_hand(stage: Stage) -> None:
     await conversation.say("on")
     assert (await judge_now(engine.world, ref, good))[0].score == 0.4
     assert len(await stage.events(VERDICT)) == 4
+
+
+async def test_the_same_content_is_not_judged_twice(stage: Stage) -> None:
+    """By what it is and not by where it stands: the same words on another branch have the verdict, which costs nothing,
+    and so has what was judged because it was owed."""
+    judge = Judge(0.1, 0.2)
+    engine = engine_of(stage, Script("one"), judge)
+    good = Evaluation(evaluator="good")
+    conversation = await judged_by(engine, good)
+    await conversation.say("go")
+    (owed,) = await verdicts(stage, 1)
+    there = await ref_of(conversation)
+    assert (await judge_now(engine.world, there, good))[1]
+    await conversation.rewind(0)
+    await conversation.override({"evaluations": []})
+    await conversation.say("go")
+    here = await ref_of(conversation)
+    again, known = await judge_now(engine.world, here, good)
+    assert (here != there, again.score, known, again.spent) == (True, 0.1, True, Spent())
+    assert again.subject.startswith(here)
+    assert len(judge.seen) == 1
+    assert [event.cause for event in await stage.events(VERDICT)] == [owed.cause, again.subject]
 
 
 async def test_a_branch_is_promoted_with_what_it_was_chosen_by(stage: Stage) -> None:

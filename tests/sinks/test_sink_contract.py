@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 
 from p2engine.sinks.jsonl import JsonLinesSink
-
-pytest.register_assert_rewrite("p2engine.testing.contracts")
-
-from p2engine.testing.contracts import EventSinkContract  # noqa: E402
+from p2engine.testing.contracts import EventSinkContract
 
 
 class TestJsonLines(EventSinkContract):

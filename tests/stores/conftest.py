@@ -10,8 +10,6 @@ from p2engine.stores.redis import RedisStore
 from p2engine.stores.redis_server import RedisAddress, RedisServer
 from tests.servers import ValkeyServer
 
-pytest.register_assert_rewrite("p2engine.testing.contracts")
-
 Open = Callable[..., Any]
 
 

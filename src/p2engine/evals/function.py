@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Final, NamedTuple, TypeVar
 
 from p2engine.domain.verdicts import Subject, Terms, Verdict
@@ -58,7 +58,7 @@ class Declared:
         self.version = version
         self.body = body
         self._made: object | None = None
-        self.file, self.line = _where(body)
+        self.file = _file(body)
         self._digest = _digest(self.file)
         if not _ID.fullmatch(id):
             raise self.error("an id has 1 to 64 letters, digits, _ . and -, and begins with a letter, digit or _")
@@ -70,6 +70,11 @@ class Declared:
     def name(self) -> str:
         """`ID@VERSION`."""
         return f"{self.id}@{self.version}"
+
+    @property
+    def line(self) -> int | None:
+        """Where it begins in its file."""
+        return _line(self.body)
 
     @property
     def source(self) -> str:
@@ -222,15 +227,25 @@ def _kind(body: object) -> Any:
     return body if isinstance(body, type) or inspect.isroutine(body) else type(body)
 
 
-def _where(body: object) -> tuple[str | None, int | None]:
-    kind = _kind(body)
-    code = getattr(inspect.unwrap(kind) if inspect.isroutine(kind) else kind, "__code__", None)
-    if code is not None:
-        return code.co_filename, code.co_firstlineno
+def _code(body: object) -> CodeType | None:
+    return getattr(inspect.unwrap(body) if inspect.isroutine(body) else None, "__code__", None)
+
+
+def _file(body: object) -> str | None:
+    code = _code(body)
     try:
-        return inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
+        return code.co_filename if code else inspect.getsourcefile(_kind(body))
+    except TypeError:
+        return None
+
+
+def _line(body: object) -> int | None:
+    """Of a class it takes parsing the file: only when somebody is told, not for each evaluator at each start."""
+    code = _code(body)
+    try:
+        return code.co_firstlineno if code else inspect.getsourcelines(_kind(body))[1]
     except (OSError, TypeError):
-        return None, None
+        return None
 
 
 def _digest(file: str | None) -> str:

@@ -12,6 +12,7 @@ from p2engine.domain.ids import StackRef
 from p2engine.domain.messages import Usage
 from p2engine.domain.money import MAIN_BOOK, BookId
 from p2engine.domain.records import Batch, Fact, Query
+from p2engine.domain.setup import Spent
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import (
     AgentCall,
@@ -42,6 +43,8 @@ async def judged(effect: Judge, world: World, why_not: str = "") -> Fact:
         verdict = _error(effect.evaluation, subject, why_not)
     else:
         verdict = await world.judges(effect.evaluation, subject)
+        if identity := world.judges.identity(effect.evaluation):
+            verdict = msgspec.structs.replace(verdict, key=_key(identity, effect.evaluation, subject))
     return _fact(world, effect.id, subject, msgspec.structs.replace(verdict, place=effect.place))
 
 
@@ -50,8 +53,8 @@ async def judge_now(
 ) -> tuple[Verdict, bool]:
     """Judge a stack as it stands, by hand; and whether the verdict was there already.
 
-    The same evaluator is not asked the same again, unless `again`: of samples, only for those that are missing. Raises
-    UsageError where there is nothing to judge.
+    The same evaluator is not asked the same again, unless `again`, wherever in the conversation it stands: of samples,
+    only for those that are missing. Raises UsageError where there is nothing to judge.
     """
     stack = await world.stacks.get(ref)
     subject = await subject_of(world, ref, stack.head, evaluation)
@@ -61,14 +64,19 @@ async def judge_now(
     key = _key(identity, evaluation, subject)
     known = await _known(world, subject, key)
     there = 0 if known is None or again else known.sampled
-    if known is not None and there >= evaluation.repeats:
-        return known, True
-    rest = msgspec.structs.replace(evaluation, repeats=evaluation.repeats - there)
-    verdict = await world.judges(rest, msgspec.structs.replace(subject, repeat=there))
-    verdict = msgspec.structs.replace(known.and_then(verdict) if known and there else verdict, key=key)
+    is_known = known is not None and there >= evaluation.repeats
+    if known is not None and is_known:
+        if known.subject == subject.event:
+            return known, True
+        verdict = msgspec.structs.replace(known, spent=Spent())
+    else:
+        rest = msgspec.structs.replace(evaluation, repeats=evaluation.repeats - there)
+        verdict = await world.judges(rest, msgspec.structs.replace(subject, repeat=there))
+        verdict = known.and_then(verdict) if known and there else verdict
+    verdict = msgspec.structs.replace(verdict, subject=subject.event, key=key, place=None)
     fact = _fact(world, world.ids.fact(), subject, verdict)
     await world.store.write(Batch(conversation=subject.conversation, facts=(fact,)))
-    return verdict, False
+    return verdict, is_known
 
 
 async def settle_verdict(effect: AnyEffect, world: World, facts: Sequence[Fact]) -> Sequence[AnyEffect]:
@@ -177,7 +185,7 @@ async def _known(world: World, subject: Subject, key: str) -> Verdict | None:
 
 
 def _key(identity: str, evaluation: Evaluation, subject: Subject) -> str:
-    told = (identity, evaluation.params, subject.event, subject.transcript, subject.holdings)
+    told = (identity, evaluation.params, subject.transcript, subject.answer, subject.reason, subject.holdings)
     return blake2b(msgspec.json.encode(told, order="deterministic"), digest_size=16).hexdigest()
 
 
