@@ -79,6 +79,19 @@ def test_a_judges_scores_come_with_intervals(deployment: Deployment, started: An
     assert comparison["difference"] == pytest.approx(0.0)
 
 
+def test_the_judge_is_not_asked_the_same_in_another_rollout(deployment: Deployment, started: Any, name: str) -> None:
+    """The second one has the scores of the first, trial by trial, and pays no judge."""
+    first = trials(deployment, started(JUDGED))
+    asked = sum(name in prompt and "Judge this record" in prompt for prompt in deployment.prompts())
+    ran = deployment.cli("rollout", "start", f"config/{name}.yml", "--yes", "--json")
+    assert ran.status == 0, ran.err
+    second = trials(deployment, ran.document["id"])
+    assert sum(name in prompt and "Judge this record" in prompt for prompt in deployment.prompts()) == asked >= 6
+    assert sum(row["judge_tokens"] for row in first.values()) > 0
+    assert sum(row["judge_tokens"] for row in second.values()) == 0
+    assert {key: row["metrics"] for key, row in first.items()} == {key: row["metrics"] for key, row in second.items()}
+
+
 def test_failure_06_a_rollout_that_was_killed_goes_on(deployment: Deployment, name: str) -> None:
     """kill -9 in the middle, then `resume`: it finishes, and no trial that had finished is asked again."""
     file = f"config/{name}.yml"

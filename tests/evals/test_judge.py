@@ -6,11 +6,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from p2engine.domain.evaluation import Evaluation
+from p2engine.domain.ids import ConversationId
 from p2engine.domain.setup import Spent
 from p2engine.domain.verdicts import Line, Subject, Verdict
 from p2engine.errors import ModelError, UsageError
+from p2engine.evals.function import Declared
 from p2engine.models.catalogue import Models
 from p2engine.testing.server import Answer, Fault, OpenAIServer, Reply
 from tests.evals.subjects import JOKES, Says, judges, registry, subject
@@ -263,22 +266,37 @@ async def test_a_long_transcript_is_cut_in_the_middle(court: Open) -> None:
     assert all(words in said for words in ("the task", "the answer", "lines: the record is too long"))
 
 
-def test_what_a_verdict_depends_on_has_a_name() -> None:
-    """Another model, temperature or rubric is another measurement; so is an edited library rubric."""
+def test_what_a_verdict_depends_on_has_a_key() -> None:
+    """Another model, temperature, rubric, sample or transcript is another measurement; place and cost are not."""
     bench = judges()
+    strict = Evaluation(evaluator="gpt4_judge", params={"rubric": "Be strict."})
 
-    def named(**params: Any) -> str | None:
-        return bench.identity(Evaluation(evaluator="gpt4_judge", params=params))
+    def key(params: dict[str, Any], seen: Subject | None = None, first: int = 0) -> str:
+        return bench.key(replace(strict, params={**strict.params, **params}, first=first), seen or subject())
 
-    base = named(rubric="Be strict.")
-    assert base is not None
-    assert base.startswith("gpt4_judge@1 ")
-    assert "openai/gpt-4o temperature 0.0" in base
-    assert len({base, named(rubric="Be kind."), named(rubric="Be strict.", model="x/y")}) == 3
-    assert named(rubric="Be strict.", temperature=1) != base
-    assert named() is not None  # asking it will say what is wrong
-    assert bench.identity(Evaluation(evaluator="nobody")) is None
-    assert bench.identity(Evaluation(evaluator="gpt4_judge", version="9")) is None
+    base = key({})
+    others = [
+        key({"rubric": "Be kind."}),
+        key({"model": "x/y"}),
+        key({"temperature": 1}),
+        key({"expected": "Paris"}),
+        key({}, first=1),
+        key({}, subject(transcript=(Line(kind="user", text="more"), *subject().transcript))),
+    ]
+    assert len({base, *others}) == 7
+    elsewhere = replace(subject(), event="zzz:9", conversation=ConversationId("other"), spent=Spent(9, 9, 9, 9.0))
+    assert key({}, elsewhere) == base
+    assert bench.key(replace(strict, params={}), subject()) == ""  # asking it says what is wrong
+    assert bench.key(Evaluation(evaluator="nobody"), subject()) == ""
+    assert not bench.has(replace(strict, version="9"))
+
+
+def test_own_code_may_look_at_all_of_a_subject() -> None:
+    """So for it another cost is another content; where it stands is not."""
+    bench = judges(None, Declared(lambda subject: 1.0, id="own", version="1"))
+    own, spent = Evaluation(evaluator="own"), Spent(9, 9, 9, 9.0)
+    assert bench.key(own, replace(subject(), spent=spent)) != bench.key(own, subject())
+    assert bench.key(own, replace(subject(), event="zzz:9", repeat=3)) == bench.key(own, subject())
 
 
 async def test_an_error_of_the_model_is_no_crash() -> None:

@@ -245,6 +245,14 @@ def test_failed_trials_are_counted_by_reason() -> None:
     assert "other: 2 trials have no partner in base to be compared with" in team.warnings
 
 
+def test_what_was_cut_off_was_spent_all_the_same() -> None:
+    """An attempt that a cancellation ended is in what the rollout cost, and in no trial's or variant's cost."""
+    ended, lost = row("base", 1, 0.5), Spent(1, 4, 1, 0.125)
+    report = reported([replace(ended, lost=lost)])
+
+    assert (report.teams[0].whole.cost, report.spent) == (ended.cost, ended.cost.plus(lost))
+
+
 def test_nothing_is_concluded_where_nothing_answered() -> None:
     """Checks give scores to trials without an answer; they are compared with nothing, and the reason is said."""
     late = {"status": "timeout", "detail": "it took longer\nthan 5 s."}

@@ -25,8 +25,14 @@ class Bench:
         self._judges = engine.world.judges
         self._own = own
 
-    def identity(self, evaluation: Evaluation) -> str | None:
-        return evaluation.evaluator
+    def has(self, evaluation: Evaluation) -> bool:
+        return True
+
+    def key(self, evaluation: Evaluation, subject: Subject) -> str:
+        return ""
+
+    def asks_model(self, evaluation: Evaluation) -> bool:
+        return False
 
     async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:
         if evaluation.evaluator in self._own:

@@ -292,6 +292,65 @@ async def test_the_same_content_is_not_judged_twice(stage: Stage) -> None:
     assert [event.cause for event in await stage.events(VERDICT)] == [owed.cause, again.subject]
 
 
+async def owed_again(engine: Engine, name: str, evaluation: Evaluation) -> None:
+    """The same words in another conversation, judged by this."""
+    conversation = await engine.conversation(name, agent="boss")
+    await conversation.override({"evaluations": [evaluation]})
+    await conversation.say("go")
+
+
+@pytest.mark.parametrize(("models", "asked"), [(("good",), 1), ((), 2)])
+async def test_what_is_owed_of_the_same_is_asked_of_a_model_once(stage: Stage, models: Any, asked: int) -> None:
+    """In any conversation; the verdict says on what it was judged and costs nothing. Whoever is no model looks anew."""
+    judge = Judge(0.1, 0.2)
+    engine = engine_of(stage, Script("one", "one"), None)
+    engine.world.judges = FunctionJudges({"good": judge}, models=models)
+    for number in range(2):
+        await owed_again(engine, f"c{number}", Evaluation(evaluator="good"))
+        await verdicts(stage, number + 1)
+    first, second = await verdicts(stage, 2)
+    assert first.conversation != second.conversation
+    assert len(judge.seen) == asked
+    assert second.body["subject"] == second.cause != first.cause
+    assert second.body.get("source", "") == (first.cause if models else "")
+    assert second.body["score"] == (0.1 if models else 0.2)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "scores"),
+    [
+        (Evaluation(evaluator="good", first=1), (0.1, 0.2)),
+        (Evaluation(evaluator="good", again=True), (0.1, 0.2)),
+        (Evaluation(evaluator="good", params={"rubric": "other"}), (0.1, 0.2)),
+        (Evaluation(evaluator="good"), (None, 0.2)),
+    ],
+)
+async def test_a_model_is_asked_again_for_what_is_not_the_same(
+    stage: Stage, evaluation: Evaluation, scores: tuple[float | None, float]
+) -> None:
+    """Another sample, another rubric, where it is told to, and where nothing was decided."""
+    judge = Judge(*scores)
+    engine = engine_of(stage, Script("one", "one"), None)
+    engine.world.judges = FunctionJudges({"good": judge}, models=("good",))
+    await owed_again(engine, "first", Evaluation(evaluator="good"))
+    await verdicts(stage, 1)
+    await owed_again(engine, "second", evaluation)
+    assert [event.body.get("score") for event in await verdicts(stage, 2)] == list(scores)
+    assert [seen.repeat for seen in judge.seen] == [0, evaluation.first]
+
+
+async def test_of_samples_only_those_that_are_missing_are_asked(stage: Stage) -> None:
+    """A verdict of one sample anywhere is the first of three here, and only the other two cost."""
+    judge = Judge(0.2)
+    engine = engine_of(stage, Script("one", "one"), None)
+    engine.world.judges = FunctionJudges({"good": judge}, models=("good",))
+    await owed_again(engine, "first", Evaluation(evaluator="good"))
+    await verdicts(stage, 1)
+    await owed_again(engine, "second", Evaluation(evaluator="good", repeats=3))
+    await verdicts(stage, 2)
+    assert [seen.repeat for seen in judge.seen] == [0, 1]
+
+
 async def test_a_branch_is_promoted_with_what_it_was_chosen_by(stage: Stage) -> None:
     """It becomes the current one, and a fact names its verdicts."""
     engine = engine_of(stage, Script("one", "two"), Judge(0.9))

@@ -232,13 +232,15 @@ async def test_an_older_file_is_migrated(path: Path) -> None:
 
 
 async def test_a_file_of_the_first_schema_is_migrated(path: Path) -> None:
-    """It lacked the index that finds facts of one kind in order: it has it then, and queries by kind find them."""
+    """It lacked the index that finds facts of one kind in order, and the names of facts: it has them then."""
     change(path, "DROP INDEX log_of_kind")
+    change(path, "DROP TABLE known")
     change(path, "PRAGMA user_version = 1")
     store = await SqliteStore.open(path)
-    fact = Fact(id="seen", kind="tool.seen", cause="user", at=NOON)
+    fact = Fact(id="seen", kind="tool.seen", cause="user", at=NOON, known_as="sight")
     await store.write(Batch(conversation=None, facts=(fact,)))
-    assert [event.id for event in await store.events(Query(kinds=("tool.seen",)))] == ["seen"]
+    (seen,) = await store.events(Query(kinds=("tool.seen",)))
+    assert (seen.id, await store.known("sight")) == ("seen", seen)
     await store.aclose()
     assert look(path, "PRAGMA user_version") == SCHEMA
 

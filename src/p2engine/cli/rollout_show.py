@@ -148,25 +148,10 @@ def _judgement(event: "Event") -> dict[str, Any]:
     """A verdict as programs see it."""
     import msgspec
 
-    from p2engine.cli.verdicts import terms_row
+    from p2engine.cli.verdicts import verdict_row
     from p2engine.domain.verdicts import Verdict
 
-    verdict = msgspec.convert(event.body, Verdict)
-    return {
-        "evaluator": verdict.evaluator,
-        "version": verdict.version,
-        "status": verdict.status,
-        "score": verdict.score,
-        "label": verdict.label or None,
-        "comment": verdict.comment or None,
-        "metrics": dict(verdict.metrics),
-        "samples": list(verdict.samples),
-        "model": verdict.model or None,
-        "terms": terms_row(verdict),
-        "tokens": verdict.spent.tokens,
-        "cost_usd": verdict.spent.cost_usd,
-        "subject": verdict.subject,
-    }
+    return verdict_row(msgspec.convert(event.body, Verdict))
 
 
 def _judgement_words(found: dict[str, Any]) -> str:
@@ -176,7 +161,8 @@ def _judgement_words(found: dict[str, Any]) -> str:
     numbers = "".join(f", {key} {value:g}" for key, value in found["metrics"].items())
     label = f" ({found['label']})" if found["label"] else ""
     terms = f"\n  on terms: {found['terms']['words']}" if found["terms"] else ""
-    return f"{name}{by}: {score}{label}{numbers}{': ' + found['comment'] if found['comment'] else ''}{terms}"
+    source = f"\n  as on {found['source']}, where the same was judged before" if found["source"] else ""
+    return f"{name}{by}: {score}{label}{numbers}{': ' + found['comment'] if found['comment'] else ''}{source}{terms}"
 
 
 def compare(

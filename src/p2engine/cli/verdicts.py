@@ -114,12 +114,12 @@ def evaluation_of(
     given = dict(_param(each) for each in params)
     if rubric is not None:
         given["rubric"] = _text(rubric)
-    base = next((each for each in asked if each.evaluator == name), None)
+    base, first = next((each for each in asked if each.evaluator == name), None), 0
     if base is not None and not given:
-        given, version = dict(base.params), version or base.version
+        given, version, first = dict(base.params), version or base.version, base.first
     if model is not None:
         given["model"] = model
-    return Evaluation(evaluator=name, version=version, params=given, repeats=repeats)
+    return Evaluation(evaluator=name, version=version, params=given, repeats=repeats, first=first)
 
 
 def _param(written: str) -> tuple[str, Any]:
@@ -154,6 +154,7 @@ def verdict_row(verdict: Verdict) -> dict[str, Any]:
         "status": verdict.status,
         "metrics": verdict.metrics,
         "samples": list(verdict.samples) or None,
+        "source": verdict.source or None,
         "comment": verdict.comment or None,
         "model": verdict.model or None,
         "terms": terms_row(verdict),
@@ -178,6 +179,8 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
         yield f"  {one_line(verdict.comment, 1000)}"
     if verdict.model:
         yield f"  by {verdict.model}, {spent_words(verdict.spent)}"
+    if verdict.source:
+        yield f"  as on {verdict.source}, where the same was judged before"
     if verdict.terms:
         yield f"  on terms: {verdict.terms.words}"
 

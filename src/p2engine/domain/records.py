@@ -57,7 +57,7 @@ class Placed(NamedTuple):
 class Fact(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Something that happened beside the stacks. Written once by `id`; a second one of that id is dropped.
 
-    ref: the stack it is about, if any.
+    ref: the stack it is about, if any. known_as: a name that the newest fact of that name is found by; see `known`.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Fact(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     conversation: ConversationId | None = None
     ref: StackRef | None = None
     body: dict[str, Any] = {}
+    known_as: str = ""
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True, gc=False):

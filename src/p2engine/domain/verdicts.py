@@ -85,8 +85,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     metrics: further numbers by name. model, terms, spent: of a judge that is a model. provider: who is paid for that,
     as agents.yml names it. samples: the score of each repeat, where there were several. key: the hash of everything
-    that was judged and how, so that the same is not judged twice. place: which of the setup's evaluations owed it;
-    None: asked for by hand.
+    that was judged and how, so that the same is not judged twice. source: the event on which it was, where it was
+    judged before and not again. place: which of the setup's evaluations owed it; None: asked for by hand.
     """
 
     evaluator: str
@@ -103,7 +103,13 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     spent: Spent = Spent()
     samples: tuple[float | None, ...] = ()
     key: str = ""
+    source: str = ""
     place: int | None = None
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is a score or a label, and every sample came to one."""
+        return self.status == "scored" and (None not in self.samples or self.score is None)
 
     @property
     def sampled(self) -> int:

@@ -10,6 +10,9 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Final, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
+from p2engine.domain.ids import ConversationId, StackRef
 from p2engine.domain.verdicts import Subject, Terms, Verdict
 from p2engine.errors import ConfigError, UsageError
 from p2engine.evals.doors import Doors
@@ -134,6 +137,13 @@ class Declared:
         if not isinstance(kind, type) and (traits := getattr(kind, "traits", None)) is not None:
             words.append(str(traits(params)))
         return " ".join(words)
+
+    def shown(self, subject: Subject) -> object:
+        """What it can see of a subject, wherever that stands: all but ids, unless it says itself that it sees less."""
+        own = None if isinstance(self.body, type) else getattr(self.body, "shown", None)
+        if own is not None:
+            return own(subject)
+        return replace(subject, event="", conversation=ConversationId(""), ref=StackRef(""), repeat=0)
 
     def terms(self, params: Mapping[str, Any]) -> Terms | None:
         """What a model is asked with under these params; None where none is asked, or could be."""

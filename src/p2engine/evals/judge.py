@@ -17,7 +17,7 @@ from p2engine.errors import UsageError
 from p2engine.evals.function import Declared, Told
 from p2engine.evals.llm import LLMEvaluator, Said, told
 from p2engine.evals.parsing import Judgement, Unreadable, fraction, judgement
-from p2engine.evals.record import record
+from p2engine.evals.record import Record, record
 from p2engine.evals.rubrics import Fill, Rubric, metric_of, read_rubric
 from p2engine.evals.shaping import Result
 from p2engine.positions import show
@@ -72,8 +72,7 @@ class Judge(LLMEvaluator):
     def build_messages(self, subject: Subject) -> Sequence[Said]:
         """The rubric and the rules as the system's words, the record as a user's."""
         rubric = self.rubric(subject.params)
-        expected = subject.params.get("expected")
-        quoted = record(subject, **({} if expected is None else {"reference": expected}))
+        quoted = _record(subject)
         parts = [SYSTEM, _RUBRIC.format(rubric=rubric.text), _form(rubric), _ENDING]
         if more := subject.params.get("prompts"):
             parts.insert(2, f"{str(more).strip()}\n")
@@ -117,6 +116,10 @@ class Judge(LLMEvaluator):
             raise UsageError(f"{ID} needs a rubric", hint="a text, a list with weights, or a name such as joke_quality")
         return _rubric(self._fill, msgspec.json.encode((params["rubric"], params.get("rubric_values"))))
 
+    def shown(self, subject: Subject) -> str:
+        """The mark of the record: a hash of all of it. What the turn cost, or where it stands, no judge is told."""
+        return _record(subject).mark
+
     def traits(self, params: Mapping[str, Any]) -> str:
         """The rubric as it is filled in today, since the library may change."""
         digest = blake2b(repr(self.rubric(params)).encode(), digest_size=6).hexdigest()
@@ -148,6 +151,11 @@ class Judge(LLMEvaluator):
 def judge(fill: Fill) -> Declared:
     """The evaluator `gpt4_judge`. fill: see Judge."""
     return Declared(Judge(fill), id=ID, version=VERSION)
+
+
+def _record(subject: Subject) -> Record:
+    expected = subject.params.get("expected")
+    return record(subject, **({} if expected is None else {"reference": expected}))
 
 
 def _object(properties: Mapping[str, Any]) -> dict[str, Any]:

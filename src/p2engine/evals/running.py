@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from hashlib import blake2b
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -67,15 +68,21 @@ class Evaluators:
         """Whether the evaluator is loaded here, in the version that is asked for."""
         return self.registry.get(evaluation.evaluator, evaluation.version) is not None
 
-    def identity(self, evaluation: Evaluation) -> str | None:
-        """The evaluator with its version, its code, and the model and rubric it judges by; None: not loaded."""
+    def key(self, evaluation: Evaluation, subject: Subject) -> str:
+        """Of the evaluator with its version and code, the model and rubric it judges by, and all that it is shown."""
         declared = self.registry.get(evaluation.evaluator, evaluation.version)
         if declared is None:
-            return None
+            return ""
+        given = msgspec.structs.replace(subject, params=evaluation.params)
         try:
-            return declared.identity(evaluation.params)
-        except (UsageError, ValueError, TypeError) as error:  # asking it will say what is wrong
-            return f"{declared.name} {type(error).__name__}"
+            told = (declared.identity(given.params), given.params, evaluation.first, declared.shown(given))
+        except (UsageError, ValueError, TypeError):  # asking it says what is wrong
+            return ""
+        return blake2b(msgspec.json.encode(told, order="deterministic"), digest_size=16).hexdigest()
+
+    def asks_model(self, evaluation: Evaluation) -> bool:
+        declared = self.registry.get(evaluation.evaluator, evaluation.version)
+        return declared is not None and declared.asks_model
 
     async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:
         """A verdict, whatever happens: one sample as it is, several as their mean."""

@@ -91,7 +91,7 @@ def _given(result: object) -> Mapping[str, Any]:
             return {"score": number(result, "what it returned")}
 
 
-_OWN: Final = {"evaluator", "version", "subject", "samples", "terms", "key", "place"}
+_OWN: Final = {"evaluator", "version", "subject", "samples", "terms", "key", "source", "place"}
 
 
 def _metrics(given: Mapping[str, Any]) -> dict[str, float]:

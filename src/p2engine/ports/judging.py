@@ -22,8 +22,19 @@ class Evaluator(Protocol):
 class Judges(Protocol):
     """The evaluators that are loaded here, and how one is asked. A failure is a verdict, never an exception."""
 
-    def identity(self, evaluation: Evaluation) -> str | None:
-        """Everything but the subject that a verdict depends on, in words: `ID@VERSION MODEL …`; None: not loaded."""
+    def has(self, evaluation: Evaluation) -> bool:
+        """Whether the evaluator is loaded here, in the version that is asked for."""
+        ...
+
+    def key(self, evaluation: Evaluation, subject: Subject) -> str:
+        """A hash of all that a verdict depends on but the number of samples: who judges and how, and what is shown.
+
+        Empty where that cannot be said.
+        """
+        ...
+
+    def asks_model(self, evaluation: Evaluation) -> bool:
+        """Whether a model judges: what it said of the same before is worth looking for."""
         ...
 
     async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:

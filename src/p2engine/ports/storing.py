@@ -46,6 +46,10 @@ class Store(Protocol):
         """The events that match, oldest first. Raises Pruned for a cursor below what is kept, unless told otherwise."""
         ...
 
+    async def known(self, name: str) -> Event | None:
+        """The newest fact that is kept of those with this `known_as`, wherever in the log it stands. O(1)."""
+        ...
+
     async def newest(self) -> Cursor:
         """The place in the log after all that is written by now."""
         ...

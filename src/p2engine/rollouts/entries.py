@@ -145,6 +145,7 @@ class EvalEntry(Entry):
     params: dict[str, Any] = Field(default={}, description="Whatever else this evaluator takes.")
     evaluate: When = Field(default="finish", description="At the `finish`, after every `step`, or every `milestone`.")
     repeats: Count = Field(default=1, description="Samples of one verdict.")
+    again: bool = Field(default=False, description="Ask the model also where it judged the same before.")
     timeout_sec: Positive | None = Field(default=None, description="Of a verdict, in seconds.")
     later = _LATER
 

@@ -61,6 +61,7 @@ def _judge(document: Document, place: Place) -> Judging:
         params={**named, **entry.params},
         when=entry.evaluate,
         repeats=entry.repeats,
+        again=entry.again,
         timeout_s=entry.timeout_sec,
     )
     return Judging(evaluation, place)

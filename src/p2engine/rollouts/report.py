@@ -57,10 +57,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def spent(self) -> Spent:
-        """By all trials and judges together."""
+        """By all trials and judges together, attempts that were cut off included."""
         total = Spent()
-        for team in self.teams:
-            total = total.plus(team.whole.cost)
+        for cost in (
+            *(team.whole.cost for team in self.teams),
+            *(row.lost for row in self.rows if row.lost != Spent()),
+        ):
+            total = total.plus(cost)
         return total
 
     @property

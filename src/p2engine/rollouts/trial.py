@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from p2engine.agents.templates import TemplateFault
 from p2engine.domain.evaluation import Evaluation
@@ -92,7 +93,7 @@ async def play(
     try:
         conversation, lost = await _opened(scene, trial, team, name)
         result = await _played(scene, trial, team, conversation, trial_message(trial, earlier), usd)
-        return msgspec.structs.replace(result, lost=lost)
+        return replace(result, lost=lost)
     except StoreError:
         raise
     except (TemplateFault, UsageError) as error:
@@ -132,7 +133,7 @@ async def _played(
     scene: Scene, trial: Trial, team: Team, conversation: Conversation, text: str, usd: float | None
 ) -> TrialResult:
     variant, root = team.variant(trial.variant), conversation.record.current
-    evaluations = trial_evaluations(team, trial.task)
+    evaluations = _sampled(trial_evaluations(team, trial.task), trial)
     changes = {**variant.changes, "seed": trial.seed, "evaluations": msgspec.to_builtins(evaluations)}
     book = await _book(scene, team, variant, conversation.name)
     if book is not None:
@@ -154,7 +155,12 @@ async def _played(
     if not there:
         return result
     received, sent = (sum(each.received.units for each in there), sum(each.sent.units for each in there))
-    return msgspec.structs.replace(result, received=str(Amount(received)), sent=str(Amount(sent)))
+    return replace(result, received=str(Amount(received)), sent=str(Amount(sent)))
+
+
+def _sampled(evaluations: Iterable[Evaluation], trial: Trial) -> list[Evaluation]:
+    """Repeats of a task have samples of their own, so that what they differ by is the judge as well."""
+    return [replace(each, first=(trial.repeat - 1) * each.repeats) for each in evaluations]
 
 
 async def _book(scene: Scene, team: Team, variant: Variant, name: str) -> BookId | None:

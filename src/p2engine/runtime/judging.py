@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import blake2b
 
 import msgspec
 
@@ -11,7 +10,7 @@ from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import StackRef
 from p2engine.domain.messages import Usage
 from p2engine.domain.money import MAIN_BOOK, BookId
-from p2engine.domain.records import Batch, Fact, Query
+from p2engine.domain.records import Batch, Fact
 from p2engine.domain.setup import Spent
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import (
@@ -28,7 +27,7 @@ from p2engine.domain.states import (
 )
 from p2engine.domain.verdicts import Holding, Line, Subject, Verdict
 from p2engine.errors import AlreadySettled, StoreError, UsageError
-from p2engine.limits import QUERY_EVENTS_MAX
+from p2engine.ports import Judges
 from p2engine.runtime.world import Kept, World
 
 log = logging.getLogger("p2engine.runtime")
@@ -42,9 +41,8 @@ async def judged(effect: Judge, world: World, why_not: str = "") -> Fact:
     if why_not or world.judges is None:
         verdict = _error(effect.evaluation, subject, why_not)
     else:
-        verdict = await world.judges(effect.evaluation, subject)
-        if identity := world.judges.identity(effect.evaluation):
-            verdict = msgspec.structs.replace(verdict, key=_key(identity, effect.evaluation, subject))
+        look = world.judges.asks_model(effect.evaluation) and not effect.evaluation.again
+        verdict, _ = await _verdict(world, world.judges, effect.evaluation, subject, look=look)
     return _fact(world, effect.id, subject, msgspec.structs.replace(verdict, place=effect.place))
 
 
@@ -53,30 +51,39 @@ async def judge_now(
 ) -> tuple[Verdict, bool]:
     """Judge a stack as it stands, by hand; and whether the verdict was there already.
 
-    The same evaluator is not asked the same again, unless `again`, wherever in the conversation it stands: of samples,
-    only for those that are missing. Raises UsageError where there is nothing to judge.
+    The same evaluator is not asked the same again, unless `again`, wherever it stands: of samples, only for those that
+    are missing. Raises UsageError where there is nothing to judge.
     """
     stack = await world.stacks.get(ref)
     subject = await subject_of(world, ref, stack.head, evaluation)
-    identity = world.judges.identity(evaluation) if world.judges else None
-    if identity is None or world.judges is None:
+    if world.judges is None or not world.judges.has(evaluation):
         raise UsageError(f"no evaluator {evaluation.evaluator!r}", hint="p2engine eval list shows those there are")
-    key = _key(identity, evaluation, subject)
-    known = await _known(world, subject, key)
-    there = 0 if known is None or again else known.sampled
-    is_known = known is not None and there >= evaluation.repeats
-    if known is not None and is_known:
-        if known.subject == subject.event:
-            return known, True
-        verdict = msgspec.structs.replace(known, spent=Spent())
-    else:
-        rest = msgspec.structs.replace(evaluation, repeats=evaluation.repeats - there)
-        verdict = await world.judges(rest, msgspec.structs.replace(subject, repeat=there))
-        verdict = known.and_then(verdict) if known and there else verdict
-    verdict = msgspec.structs.replace(verdict, subject=subject.event, key=key, place=None)
+    look = not (again or evaluation.again)
+    verdict, known = await _verdict(world, world.judges, evaluation, subject, look=look)
+    if known is not None and known.subject == subject.event:
+        return known, True
     fact = _fact(world, world.ids.fact(), subject, verdict)
     await world.store.write(Batch(conversation=subject.conversation, facts=(fact,)))
-    return verdict, is_known
+    return verdict, known is not None
+
+
+async def _verdict(
+    world: World, judges: Judges, evaluation: Evaluation, subject: Subject, *, look: bool
+) -> tuple[Verdict, Verdict | None]:
+    """A verdict on a subject, and the one that it was taken from, where nobody was asked.
+
+    look: whether what was decided of the same before is good enough.
+    """
+    key = judges.key(evaluation, subject)
+    known = await _known(world, key) if look and key else None
+    there = known.sampled if known is not None else 0
+    if known is not None and there >= evaluation.repeats:
+        source = known.source or known.subject
+        return msgspec.structs.replace(known, subject=subject.event, source=source, spent=Spent(), place=None), known
+    rest = msgspec.structs.replace(evaluation, repeats=evaluation.repeats - there)
+    verdict = await judges(rest, msgspec.structs.replace(subject, repeat=evaluation.first + there))
+    verdict = known.and_then(verdict) if known is not None else verdict
+    return msgspec.structs.replace(verdict, subject=subject.event, key=key, source="", place=None), None
 
 
 async def settle_verdict(effect: AnyEffect, world: World, facts: Sequence[Fact]) -> Sequence[AnyEffect]:
@@ -176,17 +183,14 @@ async def _holdings(world: World, stack: Stack) -> Mapping[str, Holding]:
     }
 
 
-async def _known(world: World, subject: Subject, key: str) -> Verdict | None:
-    query = Query(conversation=subject.conversation, kinds=(VERDICT,), limit=QUERY_EVENTS_MAX, newest=True)
-    for event in reversed(await world.store.events(query)):
-        if event.body.get("key") == key:
-            return msgspec.convert(event.body, Verdict)
-    return None
+async def _known(world: World, key: str) -> Verdict | None:
+    event = await world.store.known(_name(key))
+    return None if event is None else msgspec.convert(event.body, Verdict)
 
 
-def _key(identity: str, evaluation: Evaluation, subject: Subject) -> str:
-    told = (identity, evaluation.params, subject.transcript, subject.answer, subject.reason, subject.holdings)
-    return blake2b(msgspec.json.encode(told, order="deterministic"), digest_size=16).hexdigest()
+def _name(key: str) -> str:
+    """What a verdict of that key is known as."""
+    return f"verdict:{key}"
 
 
 def _error(evaluation: Evaluation, subject: Subject, why: str) -> Verdict:
@@ -208,4 +212,5 @@ def _fact(world: World, key: str, subject: Subject, verdict: Verdict) -> Fact:
         conversation=subject.conversation,
         ref=subject.ref,
         body=msgspec.to_builtins(verdict),
+        known_as=_name(verdict.key) if verdict.key and verdict.is_decided else "",
     )

@@ -298,7 +298,7 @@ async def _judge(effect: Judge, world: World, spoiled: Outcome | None) -> Sequen
     evaluation, why = effect.evaluation, ""
     if isinstance(spoiled, Failure):
         why = spoiled.detail
-    elif world.judges is None or world.judges.identity(evaluation) is None:
+    elif world.judges is None or not world.judges.has(evaluation):
         if await without(effect, f"evaluator {evaluation.evaluator!r}", world):
             return ()
         why = f"no process that runs here has evaluator {evaluation.evaluator!r} loaded"

@@ -246,6 +246,9 @@ class RedisStore:
     async def events(self, query: Query) -> Sequence[Event]:
         return await self._read(lambda: self._log.search(query))
 
+    async def known(self, name: str) -> Event | None:
+        return await self._read(lambda: self._log.known(name))
+
     async def newest(self) -> Cursor:
         return Cursor(await self._read(self._log.newest), AFTER_ALL)
 

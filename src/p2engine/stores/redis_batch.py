@@ -79,6 +79,7 @@ class Plan:
             "kind": fact.kind,
             "ref": fact.ref or "",
             "conversation": fact.conversation or "",
+            "known_as": fact.known_as,
             "body": self._body(fact),
         }
 

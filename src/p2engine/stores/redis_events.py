@@ -55,6 +55,19 @@ class Log:
         found = found[:limit]
         return found[::-1] if query.newest else found
 
+    async def known(self, name: str) -> Event | None:
+        """The newest fact that is known by this name; None where it was pruned."""
+        row = await self._client.hget(f"{self._prefix}:known", name)
+        if row is None:
+            return None
+        await self.check_kept(Cursor())
+        log, place = f"{self._prefix}:log", int(row)
+        page = await self._page(log, place, place, 1, newest=False)
+        for found in await self._rows(log, page):
+            if found.conversation is not None or not page[0][1].get(b"conversation"):
+                return next(events_of(found, ALL_KINDS), None)
+        return None
+
     async def newest(self) -> int:
         """The newest row's number; 0 in an empty log."""
         return int(await self._client.hget(f"{self._prefix}:meta", "cursor") or 0)

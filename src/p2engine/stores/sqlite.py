@@ -166,6 +166,9 @@ class SqliteStore:
             await asyncio.sleep(0)  # a long search takes turns with everybody else
         return search.found()
 
+    async def known(self, name: str) -> Event | None:
+        return self._read(sqlite_events.known, name)
+
     async def newest(self) -> Cursor:
         return Cursor(self._read(sqlite_events.newest), AFTER_ALL)
 

@@ -225,4 +225,7 @@ def _add_branch(db: sqlite3.Cursor, new: Branch) -> None:
 def add_fact(db: sqlite3.Cursor, fact: Fact, body: bytes) -> int:
     """The row it made; 0 when there is a fact of that id."""
     done = db.execute(_ADD_FACT, (fact.ref, fact.conversation, fact.kind, fact.id, body))
-    return (done.lastrowid or 0) if done.rowcount == 1 else 0
+    row = (done.lastrowid or 0) if done.rowcount == 1 else 0
+    if row and fact.known_as:
+        db.execute("INSERT OR REPLACE INTO known VALUES (?, ?)", (fact.known_as, row))
+    return row

@@ -8,7 +8,7 @@ from typing import Any
 
 from p2engine.domain.records import Cursor, Event, Query
 from p2engine.limits import QUERY_EVENTS_MAX, TAIL_ROWS_MAX
-from p2engine.stores.rows import AFTER_ALL, Kinds, Row, check_horizon, matching
+from p2engine.stores.rows import AFTER_ALL, ALL_KINDS, Kinds, Row, check_horizon, events_of, matching
 
 _NO_END = 2**62
 
@@ -18,6 +18,7 @@ FROM log {index} LEFT JOIN branch b ON b.bid = log.bid LEFT JOIN conversation c 
 WHERE log.cursor BETWEEN :first AND :last {where} ORDER BY log.cursor {order} LIMIT :rows
 """
 _NEXT = _ROWS.format(index="NOT INDEXED", where="", order="ASC")
+_KNOWN = "SELECT row FROM known WHERE name = ?"
 
 
 class Search:
@@ -99,6 +100,13 @@ def check_kept(db: sqlite3.Connection, after: Cursor) -> None:
     """Raises Pruned when something after `after` was pruned. (0, 0) means from the oldest that is kept."""
     (horizon,) = db.execute("SELECT value FROM meta WHERE name = 'horizon'").fetchone()
     check_horizon(after, horizon)
+
+
+def known(db: sqlite3.Connection, name: str) -> Event | None:
+    """The newest fact that is known by this name."""
+    found = db.execute(_KNOWN, (name,)).fetchone()
+    rows = db.execute(_NEXT, {"first": found[0], "last": found[0], "rows": 1}) if found else ()
+    return next((event for row in rows for event in events_of(Row(*row), ALL_KINDS)), None)
 
 
 def newest(db: sqlite3.Connection) -> int:

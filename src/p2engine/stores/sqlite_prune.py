@@ -35,6 +35,7 @@ _NEWEST_OF_ALL = "SELECT coalesce(max(cursor), 0) FROM log WHERE cid = ?"
 _NEWEST_OF_BRANCH = "SELECT coalesce(max(cursor), 0) FROM log WHERE bid = ?"
 _NEWEST_FROM = "SELECT coalesce(max(cursor), 0) FROM log WHERE bid = ? AND seq >= ?"
 _RAISE_HORIZON = "UPDATE meta SET value = max(value, ?) WHERE name = 'horizon'"
+_FORGET = "DELETE FROM known WHERE row NOT IN (SELECT cursor FROM log)"
 _COUNT = "INSERT INTO meta VALUES ('prunes', 1) ON CONFLICT(name) DO UPDATE SET value = value + 1"
 
 
@@ -85,6 +86,7 @@ class Removal:
             check_rooted(pruning.keeps, current, branches)
             newest = max((_remove_some(db, pruning.keeps, branch) for branch in branches), default=0)
             newest = max(newest, *_remove_rows(db, cid, pruning.rows), 0)
+        db.execute(_FORGET)
         db.execute(_RAISE_HORIZON, (newest,))
         db.execute(_COUNT)
         add_fact(db, pruning.fact, self._fact)

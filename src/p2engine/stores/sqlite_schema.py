@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 APPLICATION = 0x50324531  # `P2E1` in the file's header: whose file it is
-SCHEMA = 2
+SCHEMA = 3
 
 # A row of `log` is a commit (seq: the index of its first entry; stop: the index after its last) or a fact (its kind,
 # and its id in `fact`). UNIQUE(bid, seq) is the head check, AUTOINCREMENT keeps a cursor from ever being used twice.
@@ -11,6 +11,7 @@ SCHEMA = 2
 # that costs 3 µs a commit. Facts of one kind are found in order, those of one conversation or of all.
 # `owed` holds what is open only, so whoever asks what is due reads all of it: an index for that would cost every step
 # more than it saves a sweep. born: the newest row when it came to be owed.
+# known: the newest fact of each name that facts are known as.
 TABLES = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE conversation(
@@ -29,8 +30,12 @@ CREATE UNIQUE INDEX log_fact ON log(fact) WHERE fact IS NOT NULL;
 CREATE TABLE owed(
   id TEXT PRIMARY KEY, born INTEGER NOT NULL, kind TEXT NOT NULL, owner TEXT, tries INTEGER NOT NULL,
   started INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE known(name TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('horizon', 0);
 """
 
-MIGRATIONS: Mapping[int, str] = {1: "CREATE INDEX log_of_kind ON log(kind) WHERE kind IS NOT NULL;"}
+MIGRATIONS: Mapping[int, str] = {
+    1: "CREATE INDEX log_of_kind ON log(kind) WHERE kind IS NOT NULL;",
+    2: "CREATE TABLE known(name TEXT PRIMARY KEY, row INTEGER NOT NULL) WITHOUT ROWID;",
+}
 """By the schema a file has: the SQL that brings it to the next one, each statement ended by `;` at a line's end."""

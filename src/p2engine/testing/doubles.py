@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -109,14 +109,25 @@ class FunctionTools:
 
 
 class FunctionJudges:
-    """Evaluators that are functions of a subject: a score, or a whole verdict. asked: how often each was."""
+    """Evaluators that are functions of a subject: a score, or a whole verdict. asked: how often each was.
 
-    def __init__(self, evaluators: Mapping[str, Judged]) -> None:
+    models: those that count as models.
+    """
+
+    def __init__(self, evaluators: Mapping[str, Judged], *, models: Collection[str] = ()) -> None:
         self.evaluators = dict(evaluators)
+        self.models = models
         self.asked: Counter[str] = Counter()
 
-    def identity(self, evaluation: Evaluation) -> str | None:
-        return evaluation.evaluator if evaluation.evaluator in self.evaluators else None
+    def has(self, evaluation: Evaluation) -> bool:
+        return evaluation.evaluator in self.evaluators
+
+    def key(self, evaluation: Evaluation, subject: Subject) -> str:
+        lines = [(line.kind, line.name, line.text) for line in subject.transcript]
+        return repr((evaluation.evaluator, evaluation.params, evaluation.first, lines, subject.answer))
+
+    def asks_model(self, evaluation: Evaluation) -> bool:
+        return evaluation.evaluator in self.models
 
     async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:
         name = evaluation.evaluator

@@ -6,12 +6,12 @@ if not token then
 end
 local key, log = P .. ':pruned:' .. token, P .. ':log'
 
-local function id_of_fact(row)
+local function fact_of(row)
   local entry = redis.call('XRANGE', log, row, row)[1]
   for place = 1, entry and #entry[2] or 0, 2 do
     if entry[2][place] == 'body' then
       local fine, frame = pcall(cmsgpack.unpack, entry[2][place + 1])
-      return fine and type(frame) == 'table' and type(frame[2]) == 'table' and frame[2].id
+      return fine and type(frame) == 'table' and type(frame[2]) == 'table' and frame[2].id and frame[2]
     end
   end
 end
@@ -23,9 +23,12 @@ for _, entry in ipairs(page) do
     kind = entry[2][place] == 'kind' and entry[2][place + 1] or kind
   end
   if not kind or string.sub(kind, 1, 7) ~= 'ledger.' then
-    local fact = kind and id_of_fact(entry[1])
+    local fact = kind and fact_of(entry[1])
     if fact then
-      redis.call('SREM', P .. ':facts', fact)
+      redis.call('SREM', P .. ':facts', fact.id)
+      if fact.known_as and redis.call('HGET', P .. ':known', fact.known_as) == entry[1]:match('^%d+') then
+        redis.call('HDEL', P .. ':known', fact.known_as)
+      end
     end
     redis.call('XDEL', log, entry[1])
   end

@@ -179,6 +179,9 @@ for _, fact in ipairs(batch.facts) do
     if of ~= '' then
       redis.call('XADD', P .. ':log:' .. of, id, 'ref', ref, 'kind', fact.kind)
     end
+    if fact.known_as ~= '' then
+      redis.call('HSET', P .. ':known', fact.known_as, id_of(row))
+    end
   end
 end
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from p2engine.domain.messages import Usage
 from p2engine.domain.records import Batch, Commit, Cursor, Event, Query, StackWrite, body_of
@@ -73,6 +74,30 @@ class EventsContract:
         assert [one.id for one in await store.events(Query(kinds=("model.reply",)))] == [event.id]
         assert [one.id for one in await store.events(Query(kinds=("model.",)))] == [event.id]
         assert event.id not in [other.id for other in await store.events(Query(kinds=("state.",)))]
+
+    async def test_the_newest_fact_of_a_name_is_found_by_it(self, store: Archive) -> None:
+        """Wherever it stands and whatever came since; a name that no fact has is known to nobody."""
+        await store.write(opening())
+        await store.write(opening("other"))
+        assert await store.known("judged:x") is None
+        await store.write(noting(replace(fact("f1", of="demo", score=1), known_as="judged:x")))
+        await store.write(noting(replace(fact("f2", of="other", score=2), known_as="judged:x"), of="other"))
+        await store.write(noting(replace(fact("f3", score=3), known_as="judged:y"), fact("f4", of="demo")))
+        found = await store.known("judged:x")
+        assert found == (await store.events(Query(conversation=conversation("other").id, kinds=("test.",))))[0]
+        assert (found.id, found.body) == ("f2", {"score": 2})
+        alone = await store.known("judged:y")
+        assert alone is not None
+        assert (alone.id, alone.conversation) == ("f3", None)
+        assert await store.known("judged:") is None
+
+    async def test_a_fact_that_is_dropped_is_known_as_nothing(self, store: Archive) -> None:
+        """A second fact of one id is not written, whatever it would be known as."""
+        await store.write(noting(replace(fact("f1", n=1), known_as="one")))
+        await store.write(noting(replace(fact("f1", n=2), known_as="two")))
+        first = await store.known("one")
+        assert first is not None
+        assert (first.body, await store.known("two")) == ({"n": 1}, None)
 
     async def test_a_fact_is_an_event(self, store: Archive) -> None:
         """A fact tells its own id, kind and body, and the stack it is about; one about nothing tells just that."""

@@ -106,6 +106,24 @@ class RetentionContract:
         assert await _stack(store, "other") == stays
         assert await store.due(limit=9) == []
 
+    async def test_what_a_pruned_fact_was_known_as_is_free(self, store: Archive) -> None:
+        """Nothing is found by it, until another fact has the name."""
+        await _rest(store)
+        await _rest(store, "other")
+        await store.write(noting(replace(fact("one", of="demo"), known_as="both")))
+        await store.write(noting(replace(fact("two", of="demo"), known_as="mine")))
+        await store.write(noting(replace(fact("three", of="other"), known_as="both"), of="other"))
+        assert await store.known("mine") is not None
+        await store.prune(await pruning(store))
+        assert await store.known("mine") is None
+        stays = await store.known("both")
+        assert stays is not None
+        assert stays.id == "three"
+        await store.write(noting(replace(fact("four", of="other"), known_as="mine"), of="other"))
+        found = await store.known("mine")
+        assert found is not None
+        assert found.id == "four"
+
     async def test_seam_25_what_is_owed_is_not_pruned(self, store: Archive) -> None:
         """A conversation that owes something is refused with the names of what it owes, and stays as it was."""
         await store.write(opening())
