@@ -22,6 +22,7 @@ from bench.processes import LAZY, ROOT, SURE, Running, clean, process, server
 from bench.redis_limits import Writes, empty_jobs, round_trip_ms
 from bench.rows import Row, median
 from bench.work import ANSWER, QUESTION
+from p2engine.limits import SWEEP_PERIOD_SHARED_S
 from p2engine.runtime.conversation import Conversation
 from p2engine.wiring import Engine
 from tests.servers import ValkeyServer, free_port
@@ -31,6 +32,7 @@ IN_FLIGHT = 500
 IDLE_S = 30.0
 IDLE = (("worker", "worker", "--no-sweeper"), ("worker that sweeps", "worker"), ("sweeper", "sweeper"))
 TURNS = (("plain", "a plain turn", 15, None), ("tool", "a turn with a tool", None, 12))
+STARTED_S = SWEEP_PERIOD_SHARED_S + 3.0  # what a start leaves to do ends with the first look at the books
 SETTLED_S = 0.3  # after an answer, until the worker has acknowledged the message it came from
 
 
@@ -220,7 +222,7 @@ async def distributed_idle(*, quick: bool) -> list[Row]:
     idle_s = 10.0 if quick else IDLE_S
     with ExitStack() as closing:
         watched = {name: closing.enter_context(alone(*words)) for name, *words in IDLE}
-        await asyncio.sleep(3.0)  # what a start leaves to do
+        await asyncio.sleep(STARTED_S)
         before = {name: (running.cpu_s(), each.so_far()) for name, (running, each) in watched.items()}
         await asyncio.sleep(idle_s)
         for name, (running, each) in watched.items():

@@ -10,7 +10,7 @@ import pytest
 from p2engine.domain.decisions import Delegate, UseTool
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId
-from p2engine.domain.records import Event
+from p2engine.domain.records import Batch, Event, Fact
 from p2engine.domain.setup import Spent
 from p2engine.domain.states import AssistantMessage, Finished
 from p2engine.domain.verdicts import Subject
@@ -337,6 +337,20 @@ async def test_a_model_is_asked_again_for_what_is_not_the_same(
     await owed_again(engine, "second", evaluation)
     assert [event.body.get("score") for event in await verdicts(stage, 2)] == list(scores)
     assert [seen.repeat for seen in judge.seen] == [0, evaluation.first]
+
+
+async def test_a_verdict_that_cannot_be_read_is_asked_for_again(stage: Stage) -> None:
+    """One that a later version wrote, say, keeps nobody from judging."""
+    judge = Judge(0.1, 0.2)
+    engine = engine_of(stage, Script("one", "one"), None)
+    engine.world.judges = FunctionJudges({"good": judge}, models=("good",))
+    await owed_again(engine, "first", Evaluation(evaluator="good"))
+    (first,) = await verdicts(stage, 1)
+    name = f"verdict:{first.body['key']}"
+    later = Fact(id="later", kind="test.noted", cause="test", at=0.0, body={"score": {"value": 1}}, known_as=name)
+    await stage.store.write(Batch(conversation=None, facts=(later,)))
+    await owed_again(engine, "second", Evaluation(evaluator="good"))
+    assert [event.body["score"] for event in await verdicts(stage, 2)] == [0.1, 0.2]
 
 
 async def test_of_samples_only_those_that_are_missing_are_asked(stage: Stage) -> None:

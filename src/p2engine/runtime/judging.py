@@ -26,7 +26,7 @@ from p2engine.domain.states import (
     UserResponse,
 )
 from p2engine.domain.verdicts import Holding, Line, Subject, Verdict
-from p2engine.errors import AlreadySettled, StoreError, UsageError
+from p2engine.errors import AlreadySettled, CorruptEntry, NewerFormat, StoreError, UsageError
 from p2engine.ports import Judges
 from p2engine.runtime.world import Kept, World
 
@@ -184,8 +184,13 @@ async def _holdings(world: World, stack: Stack) -> Mapping[str, Holding]:
 
 
 async def _known(world: World, key: str) -> Verdict | None:
-    event = await world.store.known(_name(key))
-    return None if event is None else msgspec.convert(event.body, Verdict)
+    """None also for one that cannot be read, which is no reason not to judge."""
+    try:
+        event = await world.store.known(_name(key))
+        return None if event is None else msgspec.convert(event.body, Verdict)
+    except (CorruptEntry, NewerFormat, msgspec.ValidationError) as error:
+        log.warning("a verdict that was given before cannot be read: %s", error)
+        return None
 
 
 def _name(key: str) -> str:
