@@ -316,12 +316,17 @@ async def test_no_more_accounts_are_kept_in_memory_than_may_be(
     await ledger.aclose()
 
 
-async def test_a_head_that_was_taken_away_is_written_again(file_place: FilePlace) -> None:
+@pytest.mark.parametrize("how", ["taken away", "restored"])
+async def test_a_head_that_was_taken_away_or_restored_is_written_again(file_place: FilePlace, how: str) -> None:
     """By the next payment of a ledger that is open all the while, so that a tail that is cut later is found."""
     ledger = await file_place.open()
     await opened(ledger)
+    older = Path(shutil.copy(file_place.head, file_place.head.with_name("older")))
     await pay(ledger, paying("a", "1"))
-    file_place.head.unlink()
+    if how == "taken away":
+        file_place.head.unlink()
+    else:
+        older.rename(file_place.head)
     await pay(ledger, paying("b", "1"))
     await ledger.aclose()
     file_place.run("DELETE FROM record WHERE seq = 5")

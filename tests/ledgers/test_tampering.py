@@ -442,7 +442,6 @@ async def test_records_of_the_first_form_are_verified_continued_and_proved(writt
     lines = _first_form(await written.lines(), keys)
     await written.put(lines)
     keys.write_head(Head(10, lines[-1].link))
-    keys.close()
     if isinstance(written, RedisPlace):
         tree = Peaks()
         for line in lines:

@@ -63,6 +63,20 @@ async def test_what_comes_alone_is_not_kept_waiting(store: SqliteStore, monkeypa
     assert commits.count == 3
 
 
+async def test_whoever_comes_alone_goes_on_at_once(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next of the same task is committed within the same tick; others have the loop before it holds it too long."""
+    monkeypatch.setattr(sqlite_writer, "FLUSH_ON_LOOP_MAX_S", float("inf"))
+    await store.write(opening("first"))
+    commits, ticks = Commits(store), list[int]()
+    asyncio.get_running_loop().call_soon(ticks.append, 1)
+    await store.write(opening("second"))
+    await store.write(opening("third"))
+    assert (commits.count, ticks) == (2, [])
+    monkeypatch.setattr(sqlite_writer, "FLUSH_ON_LOOP_MAX_S", -1.0)
+    await store.write(opening("fourth"))
+    assert (commits.count, ticks) == (3, [1])
+
+
 async def test_a_member_that_cannot_be_bound_fails_alone(store: SqliteStore) -> None:
     """What SQLite cannot store fails the write that brought it; those that shared its flush are written."""
     good = [opening(f"n{number}") for number in range(5)]

@@ -7,7 +7,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -136,10 +136,10 @@ class EmbeddedLedger:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         await asyncio.shield(self._closing)
 
-    async def _write(self, work: Callable[[Writing], T]) -> T:
+    def _write(self, work: Callable[[Writing], T]) -> Awaitable[T]:
         if self._closing is not None:
             raise StoreError(f"the ledger {self.path} is closed")
-        return await self._writer.run(partial(self._transact, work))
+        return self._writer.run(partial(self._transact, work))
 
     def _transact(self, work: Callable[[Writing], T], cursor: sqlite3.Cursor) -> T:
         self._check_place()
@@ -190,7 +190,6 @@ class EmbeddedLedger:
     async def _close(self) -> None:
         await self._writer.aclose()
         self._read.close()
-        self._keys.close()
         await asyncio.to_thread(self._db.close)
 
 

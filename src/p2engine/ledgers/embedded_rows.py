@@ -4,11 +4,13 @@ import sqlite3
 from typing import Any
 
 from p2engine.domain.chain import START, Peaks, link
-from p2engine.domain.money import Checkpoint, Record
+from p2engine.domain.money import AccountName, BookId, Checkpoint, Record
 from p2engine.errors import StoreError
 from p2engine.ledgers.keys import Keys, is_signed
 from p2engine.ledgers.writing import AccountKey, Line, Row, Scope, ScopeKey, Top, Writing, read_record
 from p2engine.limits import LEDGER_CHECKPOINT_RECORDS, LEDGER_ROWS_KEPT_MAX
+
+_NOWHERE = Row(AccountKey(BookId(""), AccountName(""), ""))  # stands for an account that there is not
 
 
 class FileRows:
@@ -110,18 +112,14 @@ class FileRows:
 def _line(line: Line, named: dict[int, Row]) -> tuple[Any, ...]:
     """A row of the table. It goes to the end of the lists of the accounts that it names."""
     record, body, link, seal, payer, payee = line
-    (payer_at, payer_before), (payee_at, payee_before) = _stands(payer), _stands(payee)
+    payer, payee = payer or _NOWHERE, payee or _NOWHERE
+    found_by = (payer.place or None, payee.place or None)
+    columns = (record.seq, record.id, record.type, *found_by, record.at, body, link, seal, payer.newest, payee.newest)
     for row in (payer, payee):
-        if row is not None and row.place:
+        if row.place:
             row.newest = record.seq
             named[row.place] = row
-    columns = (record.seq, record.id, record.type, payer_at, payee_at, record.at, body, link, seal)
-    return (*columns, payer_before, payee_before)
-
-
-def _stands(row: Row | None) -> tuple[int | None, int]:
-    """The place of an account and its newest record; no place where nothing has moved there yet."""
-    return (row.place, row.newest) if row is not None and row.place else (None, 0)
+    return columns
 
 
 def _placed(rows: list[Row], db: sqlite3.Cursor) -> list[tuple[Any, ...]]:

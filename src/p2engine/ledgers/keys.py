@@ -45,7 +45,6 @@ class Keys:
         key = blake2b(seed, digest_size=32, person=b"p2engine seal").digest()
         self._begun = blake2b(digest_size=SEAL_BYTES, key=key).copy  # to copy it costs less than half of beginning
         self.head_file = folder / head
-        self._noted: int | None = None  # the open file of the head
         self._pub = folder / "ledger.pub"
         self._public = ""
 
@@ -115,24 +114,33 @@ class Keys:
             return None, f"{error}; {_LOSS}"
 
     def write_head(self, head: Head) -> None:
-        """Note the newest record. Not flushed: after a power cut an older one stands there, which is as true."""
-        words = f"{head.seq:020d} {head.link.hex()}\n".encode()
-        with suppress(OSError):  # it only guards what is written already
-            if self._noted is not None and not os.fstat(self._noted).st_nlink:  # it was taken away: one that is read
-                self.close()
-            is_first = False
-            if self._noted is None:
-                self._noted = os.open(self.head_file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                is_first = not os.fstat(self._noted).st_size
-            os.pwrite(self._noted, words, 0)
-            if is_first:  # flushed, so that no power cut leaves an empty file
-                os.fsync(self._noted)
+        """Note the newest record. Not flushed: after a power cut an older one stands there, which is as true.
 
-    def close(self) -> None:
-        """Let go of the head, which the next note opens again."""
-        if self._noted is not None:
-            os.close(self._noted)
-            self._noted = None
+        The file is opened each time, as it may have been taken away or restored. To hold it open and ask whether it was
+        costs more: Linux gives the next change of a file whose times were asked for a time of its own, and as long as
+        that is being written down the next flush of the ledger waits.
+        """
+        words = f"{head.seq:020d} {head.link.hex()}\n".encode()
+        try:
+            noted = os.open(self.head_file, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(noted, words)
+            finally:
+                os.close(noted)
+        except FileNotFoundError:
+            self._begin_head(words)
+        except OSError:
+            return  # it only guards what is written already
+
+    def _begin_head(self, words: bytes) -> None:
+        """Flushed, so that no power cut leaves an empty file."""
+        with suppress(OSError):
+            noted = os.open(self.head_file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(noted, words)
+                os.fsync(noted)
+            finally:
+                os.close(noted)
 
 
 def is_signed(checkpoint: Checkpoint, public: str) -> bool:

@@ -358,7 +358,7 @@ def _receipt(record: Record, amount: Amount, payer: Row) -> Receipt:
     """`record.receipt`, without reading its words again."""
     return Receipt(
         id=record.id,
-        status=record.status,
+        status="paid",
         at=record.at,
         amount=amount,
         payer=record.payer,
@@ -381,8 +381,9 @@ def _refusal(order: str, amount: Amount, payer: AccountName, payee: AccountName,
 
 
 def _is_name(text: str) -> bool:
-    fits = len(text) <= NAME_BYTES_MAX if text.isascii() else _fits(text, NAME_BYTES_MAX)  # all but the rarest: no call
-    return fits and bool(text) and text.isprintable()
+    if not text.isprintable():  # as a surrogate is not, so what is can be encoded
+        return False
+    return 0 < (len(text) if text.isascii() else len(text.encode())) <= NAME_BYTES_MAX
 
 
 def _fits(text: str, bytes_max: int) -> bool:

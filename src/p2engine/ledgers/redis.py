@@ -137,7 +137,6 @@ class RedisLedger:
         """Do what waits. A second call waits for the first."""
         self._closed = True
         await self._writer.aclose()
-        self._keys.close()
 
     async def _do(self, *given: orders.Order) -> list[orders.Answer]:
         self._check_open()

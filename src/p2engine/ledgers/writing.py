@@ -151,9 +151,10 @@ class Writing:
 
     def row(self, book: BookId, name: AccountName, instrument: str) -> Row | None:
         key = account_key(book, name, instrument)
-        if key not in self._rows:
-            self._rows[key] = self._stand.account(key)
-        return self._rows[key]
+        row = self._rows.get(key)
+        if row is None:
+            row = self._rows[key] = self._stand.account(key)
+        return row
 
     def record(self, order: str) -> Record | None:
         """What was written for an order. Raises StoreError for one that cannot be read."""

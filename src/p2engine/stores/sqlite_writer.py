@@ -2,9 +2,9 @@
 
 Direct (no flush per commit): each piece of work at once on the loop. Grouped (every commit flushed): what comes within
 one tick of the loop is flushed together, on the loop while the disk is quick; what comes alone is not kept waiting for
-company, unless the work before it had some. Whenever another process holds the lock,
-or the disk is slow, the connection is lent to a thread, which waits, and all work goes through it until the queue is
-empty. Either the loop or the thread has the connection, never both, so it needs no lock.
+company, unless the work before it had some, and whoever brings it goes on at once with the next. Whenever another
+process holds the lock, or the disk is slow, the connection is lent to a thread, which waits, and all work goes through
+it until the queue is empty. Either the loop or the thread has the connection, never both, so it needs no lock.
 """
 
 import asyncio
@@ -68,22 +68,23 @@ class Writer:
         self._due = False  # whether this tick's flush is on its way
         self._slow = False
         self._was_alone = False  # the last piece of work had no company
-        self._ticked = False  # one was committed alone within this tick of the loop
+        self._alone: asyncio.Task[Any] | None = None  # whose work was committed alone within this tick of the loop
+        self._alone_since = 0.0
 
     async def run(self, work: Work[T]) -> T:
         """Do `work` in a transaction; committed when this returns. Raises what it raises, StoreBusy and StoreError.
 
         When the wait for it is cancelled, it may be done or not.
         """
-        if self._lent is None and (not self._grouped or self._is_alone):
+        if self._lent is None and (not self._grouped or self._is_alone()):
             try:
-                outcome = self._commit_timed([work])[0]
+                outcome = self._commit([work])[0]
             except sqlite3.OperationalError:
                 pass  # another process holds the lock: wait for it in the thread
             else:
                 self._committed()
-                if self._grouped:
-                    await self._pass_on()
+                if self._grouped and self._must_pass_on():
+                    await asyncio.sleep(0)
                 if isinstance(outcome, _Failed):
                     raise outcome.error
                 result: T = outcome
@@ -123,7 +124,7 @@ class Writer:
             return
         group = self._take()
         try:
-            outcomes = self._commit_timed([waiting.work for waiting in group])
+            outcomes = self._commit([waiting.work for waiting in group])
         except sqlite3.OperationalError:
             self._queue.extendleft(reversed(group))
             self._lend()
@@ -133,20 +134,23 @@ class Writer:
         else:
             self._resolve(group, outcomes)
 
-    @property
     def _is_alone(self) -> bool:
-        return self._was_alone and not (self._ticked or self._queue or self._slow)
+        """Whether the work has no company: nobody else brought any within this tick of the loop."""
+        is_first = self._alone is None or self._alone is asyncio.current_task()
+        return is_first and self._was_alone and not (self._queue or self._slow)
 
-    async def _pass_on(self) -> None:
-        """Let others have the loop; those who bring work within this tick of it are company."""
-        self._ticked = True
-        try:
-            await asyncio.sleep(0)
-        finally:
-            self._ticked = False
+    def _must_pass_on(self) -> bool:
+        """Whether others must have the loop before the task that has just brought work alone brings more."""
+        if self._alone is None:
+            self._alone, self._alone_since = asyncio.current_task(), time.perf_counter()
+            asyncio.get_running_loop().call_soon(self._end_tick)
+        return time.perf_counter() - self._alone_since > FLUSH_ON_LOOP_MAX_S
+
+    def _end_tick(self) -> None:
+        self._alone = None
 
     def _take(self) -> list[_Waiting]:
-        self._was_alone = len(self._queue) == 1 and not self._ticked
+        self._was_alone = len(self._queue) == 1 and self._alone is None
         return [self._queue.popleft() for _ in range(min(len(self._queue), GROUP_COMMIT_MAX))]
 
     def _lend(self) -> None:
@@ -159,9 +163,7 @@ class Writer:
             while self._queue:
                 group = self._take()
                 works = [waiting.work for waiting in group]
-                started = time.perf_counter()
                 outcomes = await loop.run_in_executor(self._thread, self._commit_waiting, works)
-                self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
                 self._resolve(group, outcomes)
         except BaseException as fault:
             _fail(group, fault)
@@ -189,15 +191,12 @@ class Writer:
         finally:
             self._db.execute("PRAGMA busy_timeout=0")
 
-    def _commit_timed(self, works: Sequence[Work[Any]]) -> list[Any]:
-        """On the loop, which notes whether that takes too long."""
-        started = time.perf_counter()
-        outcomes = self._commit(works)
-        self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
-        return outcomes
-
     def _commit(self, works: Sequence[Work[Any]]) -> list[Any]:
-        """The result of each, or how it failed. Raises OperationalError when the lock is another's."""
+        """The result of each, or how it failed; notes whether it took too long for the loop.
+
+        Raises OperationalError when the lock is another's.
+        """
+        started = time.perf_counter()
         try:
             return self._transaction(works)
         except (sqlite3.Error, ValueError, OverflowError) as error:
@@ -207,6 +206,8 @@ class Writer:
                 return [self._failed(error)]
             # One of them is at fault, or the disk is: each answers for itself.
             return [self._commit_alone(work) for work in works]
+        finally:
+            self._slow = time.perf_counter() - started > FLUSH_ON_LOOP_MAX_S
 
     def _commit_alone(self, work: Work[Any]) -> Any:
         try:
