@@ -50,8 +50,11 @@ def _prefix(value: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """Text as amounts are written everywhere, without an exponent. Raises ValueError."""
-    if not isinstance(value, str):
+    """Text as amounts are written everywhere, without an exponent, and no number that may have lost digits.
+
+    Raises ValueError.
+    """
+    if not isinstance(value, str | float):
         return value
     try:
         return money.Amount.parse(value, zero=True).value

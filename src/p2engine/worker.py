@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from functools import cache
@@ -24,6 +24,7 @@ from typing import Any, Final
 import click
 from celery import Celery, bootsteps, signals
 from celery.exceptions import SecurityWarning
+from celery.utils.text import str_to_list
 from celery.worker import state as celery_state
 from click.core import ParameterSource
 
@@ -154,9 +155,7 @@ class Worker:
 
     def run(self, queues: tuple[str, ...] = (), concurrency: int | None = None) -> int:
         """Work until a signal comes. Returns the exit status. Raises P2EngineError for what keeps it from starting."""
-        known = queues_of(self.settings.celery.queues)
-        if wrong := [name for name in queues if name not in known]:
-            raise UsageError(f"no queue {wrong[0]!r}", hint=f"there are {', '.join(known)}")
+        known = self._known(queues)
         self.open(frozenset(queues or known))
         try:
             with warnings.catch_warnings():
@@ -172,6 +171,13 @@ class Worker:
         finally:
             self.close()
         return int(worker.exitcode or 0)
+
+    def _known(self, queues: Iterable[str]) -> tuple[str, ...]:
+        """All queues that there are. Raises UsageError where one of these is not among them."""
+        known = queues_of(self.settings.celery.queues)
+        if wrong := [name for name in queues if name not in known]:
+            raise UsageError(f"no queue {wrong[0]!r}", hint=f"there are {', '.join(known)}")
+        return known
 
     def open(self, consumes: frozenset[str]) -> None:
         """Open the log and the engine for these queues. Raises P2EngineError."""
@@ -224,6 +230,7 @@ class Worker:
         app.task(name=WAKE, shared=False)(wake)
         app.steps["worker"].add(_handing_back(self))
         app.steps["consumer"].add(_letting_go(self._client_name))
+        signals.celeryd_init.connect(self._on_options, weak=False)
         signals.worker_init.connect(self._on_init, weak=False)
         signals.worker_ready.connect(self._on_ready, weak=False)
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
@@ -244,6 +251,15 @@ class Worker:
         self._is_ready = False
         if self._node is not None:
             self._node.end()
+
+    def _on_options(self, instance: Any, options: dict[str, Any], **_: Any) -> None:
+        """Celery was given its options, and has read none: of a queue that there is not it would make a traceback."""
+        if instance.app is not self.app:
+            return
+        try:
+            self._known(str_to_list(options.get("queues")) or ())
+        except UsageError as error:
+            leave(error)
 
     def _on_init(self, sender: Any, **_: Any) -> None:
         """Celery knows its options, and has not begun. What is raised here other than SystemExit, Celery swallows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
 from contextlib import closing
@@ -85,6 +86,11 @@ def _cut(state: Path) -> None:
         db.execute("DELETE FROM record WHERE seq = (SELECT max(seq) FROM record)")
 
 
+def _unnamed(state: Path) -> None:
+    with closing(sqlite3.connect(state / "ledger.db")) as db, db:
+        db.execute("DELETE FROM meta")
+
+
 DAMAGES = {
     "a tail that was cut": (_cut, "fail", "not as it was last written", "run `p2engine ledger verify`"),
     "no key": (lambda state: (state / "keys/ledger.key").unlink(), "fail", "the key of the ledger", "restore it"),
@@ -107,6 +113,19 @@ DAMAGES = {
         "can be read by others (mode 0644)",
         "chmod 600 ",
     ),
+    "a file that does not say whose it is": (_unnamed, "fail", "does not say whose ledger it is", "ledger verify"),
+    "a file that was cut short": (
+        lambda state: os.truncate(state / "ledger.db", 5000),
+        "fail",
+        "is damaged",
+        "restore a copy of the file",
+    ),
+    "another public key": (
+        lambda state: (state / "keys/ledger.pub").write_text("0" * 64),
+        "fail",
+        "ledger.pub is not the public key of the key beside it",
+        "take it away",
+    ),
     "no database": (
         lambda state: (state / "ledger.db").write_bytes(b"no database at all" * 100),
         "fail",
@@ -126,6 +145,7 @@ def test_a_ledger_that_cannot_be_relied_on_is_named(paid: Path, here: Run, name:
     assert (row["status"], done.status) == (status, int(status == "fail"))
     assert says in row["detail"]
     assert mend in row["mend"]
+    assert "p2engine doctor" not in row["mend"]
 
 
 def test_a_damaged_entry_is_named(project: Project, here: Run) -> None:

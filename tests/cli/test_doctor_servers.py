@@ -112,6 +112,26 @@ def test_a_store_that_cannot_be_opened_is_no_fault_of_the_workers(project: Proje
         assert (rows["owed"]["status"], rows["owed"]["detail"]) == ("fail", "not known: the store cannot be opened")
 
 
+@pytest.mark.parametrize("dispatch", ["inline", "celery"])
+@pytest.mark.parametrize(("key", "check"), [("meta", "store"), ("log", "store"), ("celery:tools", "queues")])
+def test_failure_27_a_foreign_key_in_the_way_is_a_fail(
+    project: Project, here: Run, valkey: ValkeyServer, dispatch: str, key: str, check: str
+) -> None:
+    """Once, named with its type and the mend, where what it is in the way of is used; the rest is still looked at."""
+    prefix = f"foreign-{dispatch}-{key.replace(':', '-')}"
+    redis = {"host": "127.0.0.1", "port": valkey.port, "prefix": prefix}
+    project.configure(store="redis", dispatch=dispatch, redis=redis)
+    with Redis(port=valkey.port) as client:
+        client.set(f"{prefix}:{key}", "mine")
+    rows = here("doctor", "--json").document
+    says = f"key '{prefix}:{key}' is not ours (a string)"
+    wrong = [(row["check"], row["mend"]) for row in rows if says in row["detail"]]
+    is_used = check == "store" or dispatch == "celery"
+    assert wrong == ([(check, "choose another redis.prefix or redis.db")] if is_used else [])
+    assert [row["check"] for row in rows if row["check"].startswith("redis")] == CHECKS
+    assert dispatch == "inline" or {"workers", "queues", "owed"} <= {row["check"] for row in rows}
+
+
 async def test_a_good_server_is_green(valkey: ValkeyServer) -> None:
     """Reachable, durable, with room, and with the same time."""
     rows = await found(settings(valkey))
@@ -131,12 +151,15 @@ async def test_settings_that_can_lose_writes_are_named_with_their_lines(durabili
     assert "`CONFIG SET appendonly yes`" in row.mend
 
 
-async def test_a_server_that_is_nearly_full_is_a_warning() -> None:
-    """More than four fifths of maxmemory in use."""
-    with ValkeyServer("--maxmemory", "1mb") as server:
+@pytest.mark.parametrize(("part", "status"), [(0.9, "warn"), (2, "fail")])
+async def test_a_server_with_little_room_is_told(part: float, status: str) -> None:
+    """More than four fifths of maxmemory in use is a warning; all of it a failure, since nothing can be written."""
+    with ValkeyServer() as server:
+        with Redis(port=server.port) as client:
+            client.config_set("maxmemory", int(client.info("memory")["used_memory"] / part))
         row = (await found(settings(server)))["redis.memory"]
-    assert row.status == "warn"
-    assert row.mend == "raise its maxmemory"
+    assert row.status == status
+    assert row.mend == "raise its maxmemory, or prune old conversations"
 
 
 @pytest.mark.parametrize(("off_s", "way"), [(60, "ahead of"), (-60, "behind")])

@@ -245,6 +245,18 @@ def test_an_evaluator_is_calibrated_against_people(chatted: Project, here: Run) 
     assert "too few to say much" in text
 
 
+def test_a_calibration_without_a_single_judgement_is_exit_1(chatted: Project, here: Run) -> None:
+    """The errors are counted; one judgement among them is a result."""
+    here("chat", "with", "agent_alpha", "--name", "two", "-m", "What's the weather in Tokyo?")
+    chatted.write("evals/odd.py", "from p2engine import evaluator\n\n@evaluator(id='odd')\ndef odd(subject):\n"
+                  "    return 7 if 'Paris' in subject.answer else 1\n")  # fmt: skip
+    chatted.write("labels.csv", "conversation,label\none,good\n")
+    none = here("eval", "calibrate", "odd", "labels.csv")
+    assert (none.status, none.out.splitlines()[0]) == (1, "judged 0 of 1: 0 undecided, 1 errors")
+    chatted.write("labels.csv", "conversation,label\none,good\ntwo,good\n")
+    assert here("eval", "calibrate", "odd", "labels.csv").status == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -174,6 +174,19 @@ def test_it_stays_on_the_screen_from_1_to_500_trials(variants: int, repeats: int
         assert f"{variants - rows} more variants" in " ".join(lines)
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 24), (40, 12)])
+@pytest.mark.parametrize("offline", [False, True])
+def test_the_words_below_are_seen_whole_where_they_wrap(width: int, height: int, offline: bool) -> None:
+    """100 variants of five trials: how many are left out, and how long it takes, stand on the screen."""
+    of, clock = board(spec(100, 5), offline=offline)
+    of.take(result("v1", 1, "error", usd=0.123, score=0.5))
+    clock[0] = 100.0
+    lines = drawn(of, height, width)
+    rows = sum(line.strip().startswith("v") for line in lines) - 1
+    assert (len(lines), all(len(line) <= width for line in lines)) == (height, True)
+    assert f"h left; {100 - rows} more variants" in " ".join(lines)
+
+
 def test_what_was_told_before_counts_once() -> None:
     """A trial that is told again is passed over; those from before it went on are no speed of this run."""
     before = result("v1", 1, score=1.0)

@@ -6,7 +6,7 @@ import pytest
 
 from p2engine.testing.server import OpenAIServer
 from tests.cli.project import Project, Run
-from tests.cli.rollouts import AGENTS, RULES, WEATHER, judge_or_echo, with_rollouts
+from tests.cli.rollouts import AGENTS, JUDGED, RULES, WEATHER, judge_or_echo, with_rollouts
 
 JUDGE = "eval: {evaluator_id: gpt4_judge, rubric: Is it right?%s}"
 
@@ -92,6 +92,52 @@ def test_a_dry_run_refuses_what_a_run_would(rolling: Project, here: Run) -> None
     """What is wrong is wrong with or without running."""
     refused = here("rollout", "start", "config/weather.yml", "--dry-run", "--fail-under", "contians=1")
     assert (refused.status, refused.out) == (2, "")
+
+
+OWN = """\
+from p2engine import evaluator
+
+
+@evaluator(id="length")
+def length(subject):
+    return {"score": 1.0, "words": 3}
+"""
+
+
+def test_a_threshold_on_what_nobody_gives_is_refused_before_anything_runs(rolling: Project, here: Run) -> None:
+    """A judge of a free text gives its score alone, an evaluator beside others what begins with its name."""
+    rolling.write("evals/length.py", OWN)
+    both = JUDGED.replace("    checks:\n", "    checks:\n      - length\n")
+    for text, metric in ((JUDGED, "nope"), (JUDGED, "score.nope"), (both, "nope"), (both, "words")):
+        rolling.write("config/judged.yml", text)
+        refused = here("rollout", "start", "config/judged.yml", "--fail-under", f"{metric}=0.5")
+        assert (refused.status, refused.out) == (2, "")
+        assert f"--fail-under: no metric '{metric}' (" in refused.err
+    assert here("rollout", "list", "--json").document == []
+
+
+def test_a_threshold_on_what_may_come_is_a_note_before_it_runs(rolling: Project, here: Run) -> None:
+    """What an evaluator of the project gives, and what a rubric names, shows only when it runs."""
+    rolling.write("evals/length.py", OWN)
+    alone = WEATHER.replace("- no_error", "- length")
+    beside = JUDGED.replace("    checks:\n", "    checks:\n      - length\n")
+    named = JUDGED.replace("Is it right?", "Is it right? Give a number for brevity as well.")
+    for text, metric in ((alone, "words"), (beside, "length.words"), (named, "brevity")):
+        rolling.write("config/judged.yml", text)
+        allowed = here("rollout", "start", "config/judged.yml", "--dry-run", "--fail-under", f"{metric}=0.5")
+        said = f"note: --fail-under {metric}: that there is one shows only when it runs; all trials have contains, "
+        assert (allowed.status, said in allowed.err) == (0, True)
+    sure = here("rollout", "start", "config/judged.yml", "--dry-run", "--fail-under", "score=0.5")
+    assert (sure.status, "--fail-under" in sure.err) == (0, False)
+
+
+@pytest.mark.parametrize("words", [("start", "--dry-run"), ("check",), ("start",)])
+def test_a_file_that_could_not_be_loaded_is_named_once(rolling: Project, here: Run, words: tuple[str, ...]) -> None:
+    """Whether or not anything is run."""
+    rolling.write("evals/bad.py", "def broken(:\n")
+    command, *flags = words
+    ran = here("rollout", command, "config/rules.yml", *flags)
+    assert (ran.status, ran.err.count("evals/bad.py:1: ")) == (0, 1)
 
 
 def test_variants_that_are_the_same_are_named(rolling: Project, here: Run) -> None:

@@ -306,6 +306,25 @@ def test_the_comparison_is_checked_on_halves(here: Run, project: Project, by: st
     assert all(each["low"] <= 0.05 <= each["high"] for each in rows)
 
 
+def test_of_a_file_the_newest_is_checked_that_can_be(here: Run, project: Project) -> None:
+    """One with a single trial of each task is passed over in favour of an older one, and that is said; where none can
+    be halved, the newest is taken, and said so.
+    """
+    project.write("config/jokes.yml", FILE)
+    lone = keep(project, [row("base", 1, 0.5)])
+    alone = here("rollout", "aa", "config/jokes.yml")
+    id_ = keep(project, trials({"base": 0.4}, seed=1, repeats=20), repeats=20)
+    newest = keep(project, [row("base", 1, 0.5)])
+
+    checked = here("rollout", "aa", "config/jokes.yml")
+
+    assert "nothing was repeated, so nothing can be halved" in alone.out
+    assert alone.err == f"{lone} is the newest, and none has anything to halve\n"
+    assert checked.out.startswith(f"{id_}: halves of the same variant")
+    assert checked.err == f"{newest} is newer, and has nothing to halve\n"
+    assert here("rollout", "aa", id_).err == ""
+
+
 # Exports
 
 
@@ -337,6 +356,18 @@ def test_trials_as_json_lines(here: Run, project: Project) -> None:
 
     assert done.out.isascii()
     assert done.rows == here("rollout", "show", id_, "--json").document["trials"]
+
+
+@pytest.mark.parametrize("format_", ["csv", "jsonl", "html"])
+def test_a_dash_is_standard_output(here: Run, project: Project, format_: str) -> None:
+    """The same as without a file, and nothing else; no file is called so."""
+    id_ = hostile(project)
+
+    done = here("rollout", "export", id_, "-", "--format", format_)
+
+    assert done == here("rollout", "export", id_, "--format", format_)
+    assert (done.status, len(done.out) > 100, done.err) == (0, True, "")
+    assert not (project.folder / "-").exists()
 
 
 def test_a_file_is_written_as_its_name_ends(here: Run, project: Project) -> None:

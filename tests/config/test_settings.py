@@ -254,6 +254,10 @@ def test_every_setting_says_where_it_came_from(project: Path) -> None:
             {"ledger": {"caps": {"per_turn": "1e3"}}},
             "ledger.caps.per_turn: expected an amount such as 12.5, not '1e3'",
         ),
+        (
+            {"ledger": {"initial_balance": 1234567.123456789012}},
+            "ledger.initial_balance: write 1234567.123456789 as text: a number with so many digits may have lost some",
+        ),
         ({"ledger": {"initial_balance": "NaN"}}, "ledger.initial_balance: expected an amount such as 12.5, not 'NaN'"),
     ],
 )

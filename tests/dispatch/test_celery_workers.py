@@ -274,13 +274,17 @@ def refusal(place: Workplace, command: str, env: dict[str, str]) -> str:
 
 
 def test_celery_itself_is_refused_what_cannot_be(place: Workplace, tmp_path: Path) -> None:
-    """Without a project that has workers, or on another pool: a line, and no worker."""
+    """Without a project that has workers, on another pool, or for a queue that there is not: a line, and no worker."""
     nowhere = tmp_path / "elsewhere"
     (nowhere / "config").mkdir(parents=True)
     (nowhere / "config/config.json").write_text("{}")
     embedded = place.start_celery("worker", folder=nowhere)
+    nameless = place.start_celery("worker", "-Q", "ticks,nosuch")
     others = [place.start_celery("worker", "-P", pool) for pool in ("solo", "prefork")]
     assert embedded.wait() == 2
+    assert nameless.wait() == 2
+    assert "".join(nameless.said).endswith("error: no queue 'nosuch'\n  there are ticks, tools, evals, rollouts, gpu\n")
+    assert not any("Traceback" in line for line in nameless.said)
     assert any("dispatch is inline" in line for line in embedded.said)
     for other in others:
         assert other.wait() == 2
@@ -288,7 +292,13 @@ def test_celery_itself_is_refused_what_cannot_be(place: Workplace, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(("--queues", "tickz"), "no queue 'tickz'"), (("--health", "0"), "--health")]
+    ("arguments", "words"),
+    [
+        (("--queues", "tickz"), "no queue 'tickz'"),
+        (("--queues", ""), "--queues names none"),
+        (("--queues", " , "), "--queues names none"),
+        (("--health", "0"), "--health"),
+    ],
 )
 def test_a_wrong_option_is_one_line(place: Workplace, arguments: tuple[str, ...], words: str) -> None:
     """And exit status 2."""

@@ -90,6 +90,27 @@ def test_failure_27_a_server_that_is_wrong(
 
 
 @pytest.mark.parametrize(
+    ("key", "command"),
+    [
+        *(("log", command) for command in ("worker", "chat with agent_alpha -m hello", "conversation list")),
+        *(("celery:ticks", command) for command in ("worker", "sweeper", "chat with agent_alpha -m hello")),
+        ("celery:_kombu.binding.gpu", "worker"),
+    ],
+)
+def test_failure_27_a_key_of_somebody_else(
+    place: Workplace, valkey: ValkeyServer, prefix: str, key: str, command: str
+) -> None:
+    """Where messages or the log should be: whoever needs that place does not begin, names the key, and leaves it."""
+    with Redis(port=valkey.port) as client:
+        client.set(f"{prefix}:{key}", "mine")
+        status, said = refused(place, *command.split())
+        assert client.get(f"{prefix}:{key}") == b"mine"
+    assert (status, len(said)) == (1, 2), said
+    assert f"'{prefix}:{key}' is not ours (a string)" in said[0]
+    assert said[1] == "choose another redis.prefix or redis.db"
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "what"),
     [
         ("REDIS_DB", "99", "99"),

@@ -89,6 +89,9 @@ def test_the_judge_is_not_asked_the_same_in_another_rollout(deployment: Deployme
     assert sum(name in prompt and "Judge this record" in prompt for prompt in deployment.prompts()) == asked >= 6
     assert sum(row["judge_tokens"] for row in first.values()) > 0
     assert sum(row["judge_tokens"] for row in second.values()) == 0
+    priced = [[row["judge_tokens"] + row["saved_tokens"] for row in ran.values()] for ran in (first, second)]
+    assert priced[0] == priced[1]
+    assert all(tokens > 0 for tokens in priced[0])
     assert {key: row["metrics"] for key, row in first.items()} == {key: row["metrics"] for key, row in second.items()}
 
 

@@ -34,6 +34,7 @@ def test_csv_and_json_lines_say_the_same(tmp_path: Path) -> None:
         ("l.csv", "conversation,score\n,1\n", 2, "the conversation is missing"),
         ("l.csv", "conversation,score\na,\n", 2, "needs a score or a label"),
         ("l.csv", "conversation,label\na,good\nb,goood\n", 3, "no label 'goood' (did you mean good?)"),
+        ("l.csv", "conversation,label\na,1\nb,0.7\n", 3, "the label '0.7' is a number; write numbers under score"),
         ("l.jsonl", '{"conversation": "a", "label": "splendid"}\n', 1, "no label 'splendid'"),
         ("l.csv", "conversation,score\n", None, "has no rows"),
         ("l.jsonl", "nothing\n", 1, "no JSON"),

@@ -267,12 +267,12 @@ async def test_a_long_transcript_is_cut_in_the_middle(court: Open) -> None:
 
 
 def test_what_a_verdict_depends_on_has_a_key() -> None:
-    """Another model, temperature, rubric, sample or transcript is another measurement; place and cost are not."""
+    """Another model, temperature, rubric or transcript is another measurement; place, cost and name are not."""
     bench = judges()
     strict = Evaluation(evaluator="gpt4_judge", params={"rubric": "Be strict."})
 
-    def key(params: dict[str, Any], seen: Subject | None = None, first: int = 0) -> str:
-        return bench.key(replace(strict, params={**strict.params, **params}, first=first), seen or subject())
+    def key(params: dict[str, Any], seen: Subject | None = None) -> str:
+        return bench.key(replace(strict, params={**strict.params, **params}), seen or subject())
 
     base = key({})
     others = [
@@ -280,12 +280,11 @@ def test_what_a_verdict_depends_on_has_a_key() -> None:
         key({"model": "x/y"}),
         key({"temperature": 1}),
         key({"expected": "Paris"}),
-        key({}, first=1),
         key({}, subject(transcript=(Line(kind="user", text="more"), *subject().transcript))),
     ]
-    assert len({base, *others}) == 7
+    assert len({base, *others}) == 6
     elsewhere = replace(subject(), event="zzz:9", conversation=ConversationId("other"), spent=Spent(9, 9, 9, 9.0))
-    assert key({}, elsewhere) == base
+    assert key({"metric": "charm"}, elsewhere) == base
     assert bench.key(replace(strict, params={}), subject()) == ""  # asking it says what is wrong
     assert bench.key(Evaluation(evaluator="nobody"), subject()) == ""
     assert not bench.has(replace(strict, version="9"))
@@ -297,6 +296,17 @@ def test_own_code_may_look_at_all_of_a_subject() -> None:
     own, spent = Evaluation(evaluator="own"), Spent(9, 9, 9, 9.0)
     assert bench.key(own, replace(subject(), spent=spent)) != bench.key(own, subject())
     assert bench.key(own, replace(subject(), event="zzz:9", repeat=3)) == bench.key(own, subject())
+
+
+async def test_nobody_is_asked_about_a_turn_that_failed_before_it_had_an_answer() -> None:
+    """It is undecided with the reason; one that failed after it had said something is judged by that."""
+    asked = Says(ModelError("it was asked"))
+    evaluation = Evaluation(evaluator="gpt4_judge", params={"rubric": "Be strict."})
+    silent = replace(subject(transcript=(Line(kind="user", text="go"),), reason="error"), detail="no such model")
+    verdict = await judges(asked)(evaluation, silent)
+    assert verdict.status == "undecided"
+    assert verdict.comment == "the turn ended without an answer: error: no such model"
+    assert (await judges(asked)(evaluation, subject(reason="budget"))).comment == "it was asked"
 
 
 async def test_an_error_of_the_model_is_no_crash() -> None:

@@ -40,7 +40,15 @@ def test_failure_31_weights_are_found_in_every_notation(rubric: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "rubric", ["Is it any good? Answer in (3) words.", "Be strict.", "- Funny\n- Original", "See the study (2024)."]
+    "rubric",
+    [
+        "Is it any good? Answer in (3) words.",
+        "Be strict.",
+        "- Funny\n- Original",
+        "See the study (2024).",
+        "- It is cold (-3)\n- Kind",
+        "Outside: -3",
+    ],
 )
 def test_free_text_is_a_rubric_without_criteria(rubric: str) -> None:
     """A number in brackets is not yet a weight."""
@@ -74,7 +82,17 @@ def test_a_place_in_a_library_rubric_is_filled_from_the_params() -> None:
         (3, "a text, a list or a mapping, not 3"),
         ("jok_quality", "did you mean joke_quality?"),
         (["a (0.5)", "b"], "'b' has no weight"),
+        ([{"name": "a", "weight": 2}, {"name": "b"}], "the criterion 'b' has no weight"),
+        ([{"name": "a", "weight": 2}, {"name": "b", "text": "long"}], "the criterion 'b: long' has no weight"),
+        ({"a": 1, "b": None}, "the criterion 'b' has no weight"),
+        ({"a": 1, "b": {"text": "long"}}, "the criterion 'b' has no weight"),
+        ("- Funny (-0.6)\n- B (0.2)", "a weight is a number such as 0.3, not '(-0.6)'"),
+        ("- Funny (weight: −60%).\n- B (-0.2)", "not '(weight: −60%)'"),
+        ("Funny (-0.6), B (0.2) and C (0.3)", "not '(-0.6)'"),
+        ("Funny: -0.6\nB: 0.2", "not 'Funny: -0.6'"),
+        ("- name: a\n  weight: -0.6\n- name: b\n  weight: 0.2", "not 'weight: -0.6'"),
         ({"a": -1}, "a weight is a number"),
+        ({"text": -1}, "a weight is a number"),
         ({"a": float("nan")}, "a weight is a number"),
         ({"a": True}, "a weight is a number"),
         ({"a": 0, "b": 0}, "all 0"),
@@ -89,6 +107,15 @@ def test_what_is_no_rubric_is_refused(rubric: Any, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_rubric(rubric, filled)
     assert said in str(caught.value)
+
+
+def test_a_number_below_0_in_a_criterion_is_no_weight() -> None:
+    """What has its weight behind it is the criterion's words; a criterion may be called as a field is."""
+    assert shares("- It says that it is cold (-3 degrees) (0.5)\n- Kind - 3 (0.5)") == {
+        "it_says_that_it_is_cold_3_degrees": 0.5,
+        "kind": 0.5,
+    }
+    assert shares([{"name": 0.3}, {"text": "70%"}]) == {"name": 0.3, "text": 0.7}
 
 
 def test_criteria_are_kept_under_short_names() -> None:

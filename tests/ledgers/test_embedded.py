@@ -95,6 +95,55 @@ async def test_nothing_is_signed_that_was_changed(
     await ledger.aclose()
 
 
+@pytest.mark.parametrize("peaks", ["randomblob(length(peaks))", "x''", "'x'", "1.5"])
+async def test_a_changed_tree_of_a_checkpoint_is_found(file_place: FilePlace, peaks: str) -> None:
+    """Nothing can be signed on it, and the audit, which the refusal names, says by which checkpoint it lies."""
+    await _write(file_place, 4)
+    ledger = await file_place.open()
+    assert (await ledger.checkpoint()).count == 7
+    await pay(ledger, paying("a", "1"))
+    assert (await file_place.audit()).is_sound
+    file_place.run(f"UPDATE checkpoint SET peaks = {peaks}")
+    with pytest.raises(StoreError, match="the checkpoint of 7 records of the ledger was changed"):
+        await ledger.checkpoint()
+    await ledger.aclose()
+    (finding,) = (await file_place.audit()).findings
+    assert (finding.what, finding.seq) == ("checkpoint", 7)
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM meta", "UPDATE meta SET value = ''", "UPDATE meta SET value = NULL"])
+async def test_a_file_that_does_not_say_whose_it_is_is_refused(file_place: FilePlace, change: str) -> None:
+    """In a line that names it: it had records, so it said so once."""
+    await _write(file_place, 3)
+    file_place.run(change)
+    with pytest.raises(StoreError, match="does not say whose ledger it is"):
+        await file_place.open()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE account SET balance = 'x' WHERE name = 'alice'",
+        "UPDATE account SET received = '' WHERE name = 'alice'",
+        "UPDATE account SET sent = x'00ff' WHERE name = 'alice'",
+        "UPDATE account SET transfers = 'x' WHERE name = 'alice'",
+    ],
+)
+async def test_an_account_that_is_no_number_is_named(file_place: FilePlace, change: str) -> None:
+    """Whoever looks at it or pays from it is told that it was changed; other accounts go on."""
+    await _write(file_place, 1)
+    file_place.run(change)
+    ledger = await file_place.open()
+    with pytest.raises(StoreError, match="the account alice of the ledger was changed"):
+        await pay(ledger, paying("a", "1"))
+    with pytest.raises(StoreError, match="the account alice of the ledger was changed"):
+        await ledger.account(ALICE)
+    with pytest.raises(StoreError, match="the account alice of the ledger was changed"):
+        await ledger.accounts()
+    assert (await pay(ledger, paying("b", "1", BOB, CAROL))).is_paid
+    await ledger.aclose()
+
+
 async def test_an_open_ledger_notices_that_it_was_cut(file_place: FilePlace) -> None:
     """Nothing is written over the place of a record that this process knows, so that the loss stays to be found."""
     ledger = await file_place.open()
@@ -106,6 +155,39 @@ async def test_an_open_ledger_notices_that_it_was_cut(file_place: FilePlace) -> 
     await ledger.aclose()
     first = (await file_place.audit()).findings[0]
     assert (first.what, first.seq) == ("cut", 4)
+
+
+@pytest.mark.parametrize("length", [0, 5000])
+async def test_nothing_is_paid_into_a_file_that_was_cut_short_while_it_was_open(
+    file_place: FilePlace, length: int
+) -> None:
+    """Also where all that an order looks at is in memory still."""
+    await _write(file_place, 7)
+    ledger = await file_place.open()
+    await pay(ledger, paying("a", "1"))
+    os.truncate(file_place.path, length)
+    with pytest.raises(StoreError, match="was cut, replaced or moved away while it was open"):
+        await pay(ledger, paying("b", "1"))
+    with pytest.raises(StoreError, match="was cut, replaced or moved away while it was open"):
+        await ledger.checkpoint()
+    await ledger.aclose()
+
+
+async def test_a_file_that_has_grown_is_known_by_what_it_grew_to(file_place: FilePlace) -> None:
+    """What others wrote into it meanwhile is not cut off unseen either."""
+    await _write(file_place, 1)
+    ledger = await file_place.open()
+    await pay(ledger, paying("a", "1"))
+    before = file_place.path.stat().st_size
+    for number in range(40):
+        await pay(ledger, paying(f"b{number}", "1"))
+    file_place.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    await pay(ledger, paying("c", "1"))
+    assert file_place.path.stat().st_size > before
+    os.truncate(file_place.path, before)
+    with pytest.raises(StoreError, match="was cut, replaced or moved away while it was open"):
+        await pay(ledger, paying("d", "1"))
+    await ledger.aclose()
 
 
 @pytest.mark.parametrize("how", ["replaced", "replaced with all beside it", "moved away"])
@@ -121,9 +203,9 @@ async def test_failure_21_nothing_is_paid_into_a_file_that_is_no_more(file_place
     if how == "replaced with all beside it":
         for file in file_place.path.parent.glob("ledger.db-*"):
             file.unlink()
-    with pytest.raises(StoreError, match="replaced or moved"):
+    with pytest.raises(StoreError, match="replaced or moved away"):
         await pay(ledger, paying("b", "1"))
-    with pytest.raises(StoreError, match="replaced or moved"):
+    with pytest.raises(StoreError, match="replaced or moved away"):
         await ledger.checkpoint()
     await ledger.aclose()
     audit = await file_place.audit()

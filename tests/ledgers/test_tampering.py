@@ -162,6 +162,10 @@ FILE = {
     "a refusal hidden from its payer": ("UPDATE record SET payer = NULL WHERE type = 'refusal'", "changed", 11),
     "a refusal taken for a transfer": ("UPDATE record SET type = 'transfer' WHERE type = 'refusal'", "changed", 11),
     "a checkpoint": ("INSERT INTO checkpoint VALUES (5, x'', x'00', 1.0, 'xyz')", "checkpoint", 5),
+    "a checkpoint of nothing": ("INSERT INTO checkpoint VALUES (-1, x'', x'00', 1.0, 'xyz')", "checkpoint", None),
+    "whose it is, taken out": ("DELETE FROM meta", "changed", None),
+    "whose it is, made empty": ("UPDATE meta SET value = ''", "changed", None),
+    "whose it is, that is no text": ("UPDATE meta SET value = NULL", "changed", None),
 }
 
 
@@ -187,6 +191,8 @@ REDIS: dict[str, Any] = {
     "an account": (("hdel", "book:main", "carol\0CREDIT"), "balance", None),
     "a wallet that nobody opened": (("hset", "book:main", "mallory\0CREDIT", "0 0 0 0 m"), "balance", None),
     "a book": (("srem", "books", "main"), "balance", None),
+    "an account that is no text": (("hset", "book:main", b"\xff\0CREDIT", "0 0 0 0 "), "balance", None),
+    "a limit that is no text": (("hset", "scopes", b"\xff", "0 1"), "balance", None),
     "a limit": (("hset", "scopes", "main\0s\0CREDIT", "0 1"), "balance", None),
     "a hold": (("hset", "holds", "h", ""), "balance", None),
     "a refusal hidden from its payer": (("xdel", "of:main\0alice", "11-0"), "changed", 11),
@@ -194,6 +200,7 @@ REDIS: dict[str, Any] = {
     "a checkpoint": (("xadd", "checkpoints", {"root": "00", "at": "x", "signature": "xyz"}, "5-0"), "checkpoint", 5),
     "the head": (("set", "head", "x"), "forged", None),
     "no head": (("delete", "head"), "changed", None),
+    "a schema that is none": (("hset", "meta", "schema", "-1"), "changed", None),
     "another's words": (("set", "meta", "x"), "unreadable", None),
 }
 
@@ -242,6 +249,59 @@ async def test_a_ledger_of_another_key_is_found(written: Place) -> None:
     for file in away.iterdir():
         file.rename(written.keys / file.name)
     await (await written.open()).aclose()
+
+
+async def test_checkpoints_that_are_gone_are_found(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is signed every so many records, so where none is they were taken out; the next one stands for all."""
+    for module in ("embedded_rows", "redis_writing", "auditing"):
+        monkeypatch.setattr(f"p2engine.ledgers.{module}.LEDGER_CHECKPOINT_RECORDS", 5)
+    await _write(place, range(1))
+    assert (await place.audit()).findings == ()  # too few records for one
+    await _write(place, range(1, 9))
+    assert (await place.audit()).findings == ()
+    if isinstance(place, FilePlace):
+        place.run("DELETE FROM checkpoint")
+    elif isinstance(place, RedisPlace):
+        await place.client.delete(place.base + "checkpoints")
+    (finding,) = (await place.audit()).findings
+    assert (finding.what, finding.seq) == ("checkpoint", 10)
+    assert "`p2engine ledger checkpoint` signs" in finding.text
+    ledger = await place.open()
+    await ledger.checkpoint()
+    await ledger.aclose()
+    assert (await place.audit()).findings == ()
+
+
+@pytest.mark.parametrize("other", [b"0" * 64, b"\xff", b""])
+async def test_a_public_key_that_was_overwritten_is_named(written: Place, other: bytes) -> None:
+    """It is worked out of the key, so it is not the ledger that is taken for another; one that is none is made anew."""
+    ledger = await written.open()
+    public = (await ledger.checkpoint()).ledger
+    await ledger.aclose()
+    pub = written.keys / "ledger.pub"
+    pub.write_bytes(other)
+    if len(other) == 64:
+        (finding,) = (await written.audit()).findings
+        assert (finding.what, str(pub) in finding.text) == ("changed", True)
+        with pytest.raises(StoreError, match="is not the public key of the key beside it") as refused:
+            await written.open()
+        assert "take it away" in refused.value.hint
+        pub.unlink()
+    assert (await written.audit()).findings == ()
+    ledger = await written.open()
+    assert ledger.public_key == public == pub.read_text().strip()
+    await ledger.aclose()
+
+
+async def test_a_new_key_has_a_public_key_of_its_own(place: Place) -> None:
+    """That of a key which was there before and is gone does not name the ledger."""
+    place.keys.mkdir()
+    (place.keys / "ledger.pub").write_text("0" * 64)
+    await _write(place, range(1))
+    ledger = await place.open()
+    assert (await ledger.checkpoint()).ledger == ledger.public_key != "0" * 64
+    await ledger.aclose()
+    assert (await place.audit()).findings == ()
 
 
 async def test_a_ledger_that_is_gone_is_not_begun_anew(written: Place) -> None:

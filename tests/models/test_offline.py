@@ -393,6 +393,19 @@ class TestLedger:
         assert sum(shares) == amount
         assert max(shares) - min(shares) < len(names) * Decimal("1e-10")
 
+    @pytest.mark.parametrize(
+        ("result", "words"),
+        [
+            ('{"status": "success", "amount": "10.0"}', "Reward of 10.0 to agent_beta: amount: 10.0"),
+            ('{"status": "error", "error": "no", "amount": "10.0"}', "Not done: Reward of 10.0 to agent_beta: no"),
+            ("refused", "Not done: Reward of ? to agent_beta: refused"),
+        ],
+    )
+    async def test_what_was_left_to_the_tool_is_told_by_its_result(self, result: str, words: str) -> None:
+        """An amount that nobody named stands in the answer, where the tool says it."""
+        talk = Talk(reward_agent=lambda agent_id: result)
+        assert await talk.say("Reward agent_beta") == words
+
     async def test_those_who_were_asked_are_rewarded(self) -> None:
         """`them` is whoever was delegated to last, also a turn ago; it does not claim to know how well they did."""
         talk = Talk()

@@ -209,6 +209,19 @@ def test_undecided_is_not_zero() -> None:
     assert "base: score undecided in 2 of 4 trials; the mean is over the others" in report.teams[0].warnings
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_labels_without_a_score_are_why_there_is_no_mean(offline: bool) -> None:
+    """Decided and no number: said once for the team, also offline, and not of what is undecided."""
+    label = {"verdicts": {"score": "scored"}}
+    rows = [row("base", 1, None, **label), row("other", 1, None, **label), row("other", 2, None)]
+
+    (team,) = report_of(rollout(offline=offline), rows).teams
+    (some,) = report_of(rollout(offline=offline), [*rows, row("base", 2, 0.5)]).teams
+
+    assert "score gave a label without a score in 2 of 3 trials; there is no mean" in team.warnings
+    assert "score gave a label without a score in 2 of 4 trials; the mean is over the others" in some.warnings
+
+
 def test_no_verdict_at_all_is_null() -> None:
     """Where nobody scored, there is nothing: no number, no comparison of it, and no winner."""
     report = reported(scored(base=[None, None], other=[None, None]))
@@ -289,6 +302,23 @@ def test_an_unknown_cost_is_not_zero() -> None:
     assert second["cost_usd"] == about(0.0015)
     assert (report.spent.cost_usd, report.teams[0].whole.measures["cost_usd"]) == (None, None)
     assert report.teams[0].front == ()
+
+
+def test_who_asked_the_judge_first_is_no_dearer() -> None:
+    """Variants are compared by what their verdicts cost wherever they were given; what was spent is what was paid."""
+    spent, judged = Spent(1, 10, 0, 0.25), Spent(0, 4, 0, 0.5)
+    rows = [
+        row(name, n, 0.5, spent=spent, **{"judged": Spent(), "judged" if name == "base" else "saved": judged})
+        for name in ("base", "other")
+        for n in (1, 2, 3)
+    ]
+    report = reported(rows)
+    first, second = (report.teams[0].arm(name).measures for name in ("base", "other"))
+
+    for name in ("cost_usd", "tokens", "judge_cost_usd"):
+        assert first[name] is not None
+        assert first[name] == second[name]
+    assert (report.spent.usd, report.spent.tokens) == (3 * 0.5 + 6 * 0.25, 3 * 4 + 6 * 10)
 
 
 def test_cost_is_that_of_agents_and_judges() -> None:

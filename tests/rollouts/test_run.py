@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from p2engine.domain.decisions import Decision, Say
 from p2engine.domain.evaluation import Evaluation
@@ -19,6 +20,7 @@ from p2engine.domain.verdicts import Subject
 from p2engine.errors import StoreError, UsageError
 from p2engine.ports import AgentView
 from p2engine.rollouts import journal, trial
+from p2engine.rollouts.columns import Columns
 from p2engine.rollouts.journal import Options, Rollout
 from p2engine.rollouts.results import TrialResult, metric_names
 from p2engine.rollouts.run import Runner
@@ -149,6 +151,46 @@ async def test_a_trial_without_the_time_to_begin_is_a_row_at_once(
     assert (row.status, row.detail, row.steps) == ("error", "it has not ended", 0)
 
 
+async def test_the_time_of_a_trial_that_was_left_alone_is_not_known(stage: Stage) -> None:
+    """Nobody ran it for a while, which is no latency of its variant; the others have theirs."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    rollout = await journal.start(engine.world, spec("a good one"), Options(), {})
+    await engine.conversation(f"{rollout.id}/team/v1/1", agent="alpha", group=rollout.id)
+    stage.clock.time += 3600
+    rows = (await run(engine, rollout)).results
+    assert {key: row.resumed for key, row in rows.items()} == {"team/v1/1": True, "team/v1/2": False}
+    assert Columns(list(rows.values())).measure("duration_s").trials == [2]
+
+
+async def test_two_judges_that_are_the_same_are_two_samples(stage: Stage) -> None:
+    """In every repeat of a trial, whatever their scores are called; so that they can be seen to differ."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    seen = []
+
+    async def nice(subject: Subject) -> float:
+        seen.append(subject.repeat)
+        return 0.5
+
+    cast.judges.evaluators["nice"] = nice
+    (team,) = spec("a good one").teams
+    twice = replace(team, evaluations=(NICE, replace(NICE, params={"metric": "charm"}, repeats=2)))
+    rollout = await journal.start(engine.world, sealed(Spec(name="demo", teams=(twice,))), Options(), {})
+    await run(engine, rollout)
+    assert sorted(seen) == [0, 1, 2, 3, 4, 5]
+
+
+async def test_a_trial_that_is_told_nothing_is_a_row_with_its_reason(stage: Stage) -> None:
+    """A template that fills to nothing asks nobody."""
+    cast = Cast()
+    engine = cast.engine(stage)
+    rollout = await journal.start(engine.world, spec(" {% if false %}go{% endif %}\n"), Options(), {})
+    (row, _) = (await run(engine, rollout)).results.values()
+    assert (row.status, row.detail) == ("error", "the message is empty")
+    assert not cast.said
+
+
 @pytest.mark.parametrize("collects", [True, False])
 async def test_reading_rows_leaves_the_garbage_collector_as_it_was(collects: bool, stage: Stage) -> None:
     """Rows are read without it; afterwards it is on where it was on, also where the log cannot be read."""
@@ -207,12 +249,18 @@ async def test_failure_08_a_trial_that_fails_is_a_row_and_the_others_go_on(stage
     assert "gone" in details["other/lost/1"]
 
 
-async def test_a_trial_that_takes_too_long_is_ended_and_not_judged(stage: Stage) -> None:
-    """Its row says that it timed out; nothing of it runs on."""
+@pytest.mark.parametrize("by_budget", [False, True])
+async def test_a_trial_that_takes_too_long_is_ended_and_not_judged(stage: Stage, by_budget: bool) -> None:
+    """Its row says that it timed out; nothing of it runs on. Time in a trial's budget ends it as `timeout_sec` does."""
     cast = Cast()
     cast.gate.clear()
     engine = cast.engine(stage)
-    rollout = await journal.start(engine.world, spec("slow", repeats=1, timeout_s=0.01), Options(), {})
+    slow = spec("slow", repeats=1, timeout_s=9.0 if by_budget else 0.01)
+    if by_budget:
+        (team,) = slow.teams
+        variants = (replace(team.variants[0], changes={"budget": {"seconds": 0.01}}),)
+        slow = sealed(replace(slow, teams=(replace(team, variants=variants),)))
+    rollout = await journal.start(engine.world, slow, Options(), {})
     runner = await run(engine, rollout)
     row = runner.results["team/v1/1"]
     assert (row.status, row.metrics) == ("timeout", {"score": None})

@@ -10,6 +10,7 @@ import pytest
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId
 from p2engine.domain.verdicts import Subject, Verdict
+from p2engine.ports.judging import NONE_KNOWN
 from p2engine.rollouts.spec import Spec, Task, Team, Variant
 from p2engine.rollouts.validity import Finding, Place, is_valid, validity
 from p2engine.wiring import Engine
@@ -34,7 +35,9 @@ class Bench:
     def asks_model(self, evaluation: Evaluation) -> bool:
         return False
 
-    async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:
+    async def __call__(
+        self, evaluation: Evaluation, subject: Subject, known: Mapping[int, Verdict] = NONE_KNOWN
+    ) -> Verdict:
         if evaluation.evaluator in self._own:
             score = float(self._own[evaluation.evaluator](subject))
             return Verdict(evaluator=evaluation.evaluator, version="1", subject=subject.event, score=score)

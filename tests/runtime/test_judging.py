@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from p2engine.domain.decisions import Delegate, UseTool
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import AgentId
+from p2engine.domain.money import MAIN_BOOK, AccountName, Amount, BookId, Opening
 from p2engine.domain.records import Batch, Event, Fact
 from p2engine.domain.setup import Spent
 from p2engine.domain.states import AssistantMessage, Finished
@@ -17,6 +19,7 @@ from p2engine.domain.verdicts import Subject
 from p2engine.errors import UsageError
 from p2engine.evals.function import Declared
 from p2engine.evals.running import Evaluators
+from p2engine.ledgers.embedded import EmbeddedLedger
 from p2engine.limits import RELEASES_MAX
 from p2engine.ports import ToolContext
 from p2engine.runtime.conversation import Conversation
@@ -292,6 +295,13 @@ async def test_the_same_content_is_not_judged_twice(stage: Stage) -> None:
     assert [event.cause for event in await stage.events(VERDICT)] == [owed.cause, again.subject]
 
 
+def judged_by_model(stage: Stage, judge: Judge) -> Engine:
+    """An engine whose agent says the same each time, and whose judge counts as a model."""
+    engine = engine_of(stage, Script(*["one"] * 9), None)
+    engine.world.judges = FunctionJudges({"good": judge}, models=("good",))
+    return engine
+
+
 async def owed_again(engine: Engine, name: str, evaluation: Evaluation) -> None:
     """The same words in another conversation, judged by this."""
     conversation = await engine.conversation(name, agent="boss")
@@ -330,8 +340,7 @@ async def test_a_model_is_asked_again_for_what_is_not_the_same(
 ) -> None:
     """Another sample, another rubric, where it is told to, and where nothing was decided."""
     judge = Judge(*scores)
-    engine = engine_of(stage, Script("one", "one"), None)
-    engine.world.judges = FunctionJudges({"good": judge}, models=("good",))
+    engine = judged_by_model(stage, judge)
     await owed_again(engine, "first", Evaluation(evaluator="good"))
     await verdicts(stage, 1)
     await owed_again(engine, "second", evaluation)
@@ -342,27 +351,80 @@ async def test_a_model_is_asked_again_for_what_is_not_the_same(
 async def test_a_verdict_that_cannot_be_read_is_asked_for_again(stage: Stage) -> None:
     """One that a later version wrote, say, keeps nobody from judging."""
     judge = Judge(0.1, 0.2)
-    engine = engine_of(stage, Script("one", "one"), None)
-    engine.world.judges = FunctionJudges({"good": judge}, models=("good",))
+    engine = judged_by_model(stage, judge)
     await owed_again(engine, "first", Evaluation(evaluator="good"))
     (first,) = await verdicts(stage, 1)
-    name = f"verdict:{first.body['key']}"
-    later = Fact(id="later", kind="test.noted", cause="test", at=0.0, body={"score": {"value": 1}}, known_as=name)
+    names = (f"verdict:{first.body['key']}:1",)
+    later = Fact(id="later", kind="test.noted", cause="test", at=0.0, body={"score": {"value": 1}}, known_as=names)
     await stage.store.write(Batch(conversation=None, facts=(later,)))
-    await owed_again(engine, "second", Evaluation(evaluator="good"))
+    await owed_again(engine, "second", Evaluation(evaluator="good", first=1))
     assert [event.body["score"] for event in await verdicts(stage, 2)] == [0.1, 0.2]
 
 
 async def test_of_samples_only_those_that_are_missing_are_asked(stage: Stage) -> None:
-    """A verdict of one sample anywhere is the first of three here, and only the other two cost."""
-    judge = Judge(0.2)
-    engine = engine_of(stage, Script("one", "one"), None)
-    engine.world.judges = FunctionJudges({"good": judge}, models=("good",))
-    await owed_again(engine, "first", Evaluation(evaluator="good"))
+    """A verdict of one sample anywhere is the first of three here; what was not decided is missing as well."""
+    judge = Judge(0.1, None, 0.3, 0.4)
+    engine = judged_by_model(stage, judge)
+    for number, repeats in enumerate((1, 3, 3)):
+        await owed_again(engine, f"c{number}", Evaluation(evaluator="good", repeats=repeats))
+        await verdicts(stage, number + 1)
+    assert [seen.repeat for seen in judge.seen] == [0, 1, 2, 1]
+    found = [event.body.get("samples") for event in await verdicts(stage, 3)]
+    assert found == [None, [0.1, None, 0.3], [0.1, 0.4, 0.3]]
+
+
+async def test_a_verdict_of_several_samples_is_no_verdict_of_one(stage: Stage) -> None:
+    """Whoever asks for the first sample gets that, and not the mean of those that somebody else wanted."""
+    judge = Judge(0.1, 0.9)
+    engine = judged_by_model(stage, judge)
+    await owed_again(engine, "first", Evaluation(evaluator="good", repeats=2))
     await verdicts(stage, 1)
-    await owed_again(engine, "second", Evaluation(evaluator="good", repeats=3))
+    await owed_again(engine, "second", Evaluation(evaluator="good"))
+    _, second = await verdicts(stage, 2)
+    assert (second.body["score"], second.body.get("samples"), len(judge.seen)) == (0.1, None, 2)
+
+
+@pytest.mark.parametrize(("models", "book", "seen"), [((), "", True), (("good",), "", False), (("good",), "own", True)])
+async def test_a_model_is_told_of_wallets_in_a_book_of_the_conversations_own(
+    stage: Stage, tmp_path: Path, models: Any, book: str, seen: bool
+) -> None:
+    """In the main one everybody pays, so what stands there is no doing of the agent's; checks may look all the same."""
+    ledger = await EmbeddedLedger.open(tmp_path / "ledger.db", tmp_path / "keys")
+    for each in ("", "own"):
+        await ledger.open_wallets(
+            Opening(name=AccountName("boss"), initial=Amount.parse(7), book=BookId(each) or MAIN_BOOK)
+        )
+
+    async def door() -> EmbeddedLedger:
+        return ledger
+
+    judge = Judge()
+    engine = engine_of(stage, Script("one"), None)
+    engine.world.judges = FunctionJudges({"good": judge}, models=models)
+    engine.world.ledger = door
+    conversation = await engine.conversation("demo", agent="boss")
+    await conversation.override({"evaluations": [Evaluation(evaluator="good")], **({"book": book} if book else {})})
+    await conversation.say("go")
+    await verdicts(stage, 1)
+    await ledger.aclose()
+    assert list(judge.seen[0].holdings) == (["boss"] if seen else [])
+
+
+async def test_asking_again_changes_nothing_for_others(stage: Stage) -> None:
+    """By hand, what was said here last counts here; everybody else has what was said first."""
+    judge = Judge(0.1, 0.9)
+    engine = judged_by_model(stage, judge)
+    good = Evaluation(evaluator="good")
+    for name in ("here", "there"):
+        await owed_again(engine, name, good)
     await verdicts(stage, 2)
-    assert [seen.repeat for seen in judge.seen] == [0, 1]
+    here, there = [(await engine.conversation(name)).record.current for name in ("here", "there")]
+    assert (await judge_now(engine.world, here, good, again=True))[0].score == 0.9
+    assert (await judge_now(engine.world, here, good))[0].score == 0.9
+    assert (await judge_now(engine.world, there, good))[0].score == 0.1
+    await owed_again(engine, "elsewhere", good)
+    assert (await verdicts(stage, 4))[-1].body["score"] == 0.1
+    assert len(judge.seen) == 2
 
 
 async def test_a_branch_is_promoted_with_what_it_was_chosen_by(stage: Stage) -> None:

@@ -143,6 +143,23 @@ async def test_caps_hold(stage: Stage, ledger: EmbeddedLedger, caps: Caps, paid:
     assert await _balance(ledger, "boss") == f"{100 - 5 * paid}.0"
 
 
+async def test_a_cap_on_one_payment_says_nothing_of_others(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """What was spent before does not count for it, so the refusal does not speak of that."""
+    pay = UseTool("transfer_funds", {"to_agent": "worker", "amount": 21})
+    engine = _engine(stage, ledger, {"boss": _pays(pay)}, Caps(per_transfer=Amount.parse(20)))
+    await (await engine.conversation("pay", agent=AgentId("boss"))).say("pay")
+    (record,) = await ledger.records(RecordQuery(types=("refusal",)))
+    assert record.why == "boss may pay at most 20.0 at once"
+
+
+async def test_who_has_no_wallet_is_told_what_opens_one(stage: Stage, ledger: EmbeddedLedger) -> None:
+    """The operator, unless the agent is to have none."""
+    engine = _engine(stage, ledger, {"boss": _pays(UseTool("check_balance", {"agent_id": "nobody"}))})
+    await (await engine.conversation("look", agent=AgentId("boss"))).say("look")
+    (event,) = await stage.events("state.tool_result")
+    assert "opens it with `p2engine ledger init`, unless agents.yml says `wallet: false`" in event.body["content"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

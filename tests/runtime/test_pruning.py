@@ -10,7 +10,7 @@ import pytest
 from p2engine.domain.decisions import Decision, Delegate, Move, Say, ToolOutcome, UseTool
 from p2engine.domain.ids import AgentId, BlobRef, blob_ref
 from p2engine.domain.messages import Usage
-from p2engine.domain.money import RecordQuery
+from p2engine.domain.money import Receipt, RecordQuery, Transfer
 from p2engine.domain.records import Artifact, Cursor, Event, Query
 from p2engine.domain.states import AgentResult, ToolResult
 from p2engine.errors import ConflictError, Pruned, Rewound, StoreError, UsageError
@@ -347,6 +347,28 @@ async def test_a_ledger_that_is_away_keeps_what_is_not_booked(stage: Stage, ledg
     with pytest.raises(StoreError, match="the ledger is gone"):
         await engine.prune(plan)
     assert len(await engine.conversations()) == 1
+
+
+async def test_failure_35_a_ledger_without_room_keeps_only_what_it_does_not_have(
+    stage: Stage, ledger: EmbeddedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another conversation cost may wait: one whose own cost is booked goes, and makes room."""
+    engine = _costly(stage, ledger)
+    await (await engine.conversation("booked", agent="boss")).say("hello")
+    await engine.bookkeeper.catch_up()
+    await (await engine.conversation("late", agent="boss")).say("hello")
+    transfer = ledger.transfer
+
+    async def full(*orders: Transfer) -> Sequence[Receipt]:
+        if None in [await ledger.receipt(order.id) for order in orders]:
+            raise StoreError("the ledger is full")
+        return await transfer(*orders)
+
+    monkeypatch.setattr(ledger, "transfer", full)
+    await _prune(engine, "booked")
+    with pytest.raises(StoreError, match="the ledger is full"):
+        await _prune(engine, "late")
+    assert [found.name for found in await engine.conversations()] == ["late"]
 
 
 # Those who watch

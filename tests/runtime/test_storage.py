@@ -76,7 +76,7 @@ async def test_a_fork_takes_next_to_nothing(on_file: Stage) -> None:
 
 
 async def test_the_cache_is_bounded(stage: Stage) -> None:
-    """Stacks are kept up to a size, the longest unused go first; locks and branches go with them."""
+    """Stacks are kept up to a size, and half as much of those that are put away; locks and branches go with them."""
     engine = stage.engine({"boss": Script("a" * KB)})
     stacks = engine.world.stacks
     stacks._bytes_max = 40 * KB
@@ -84,8 +84,11 @@ async def test_the_cache_is_bounded(stage: Stage) -> None:
         conversation = await engine.conversation(f"c{number}", agent="boss")
         await conversation.say("q" * KB)
     assert stacks._bytes <= 40 * KB
-    assert len(stacks._stacks) == len(stacks._locks) < 10
-    assert stacks._bytes == sum(stack.bytes_n + 4096 for stack in stacks._stacks.values())
+    assert stacks._away_bytes <= 20 * KB
+    assert len(stacks._stacks) == len(stacks._locks) < 14
+    in_hand = stacks._stacks.keys() - stacks._away.keys()
+    assert stacks._bytes == sum(stacks._stacks[ref].bytes_n + 4096 for ref in in_hand)
+    assert stacks._away_bytes == sum(len(messages) + 4096 for messages in stacks._away.values())
     assert conversation.record.current in stacks._stacks
 
 

@@ -1,11 +1,14 @@
 """Two engines on one file, as two terminals or two workers are: owners and heads decide, and nobody's work is lost."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from p2engine.domain.decisions import AskUser, Delegate, ToolOutcome, UseTool
-from p2engine.domain.ids import AgentId
+from p2engine.domain.ids import AgentId, StackRef
+from p2engine.domain.records import Placed
 from p2engine.domain.states import AssistantMessage, Finished, ToolCall, ToolResult, UserMessage
 from p2engine.errors import HeadMoved
 from p2engine.ports import AgentView, ToolContext
@@ -142,6 +145,27 @@ async def test_whoever_waits_sees_an_end_that_another_process_wrote(on_file: Sta
     assert await two.sweeper.sweep() == 1
     async with asyncio.timeout(30):
         assert (await saying).text == "you said one"
+
+
+async def test_who_only_waits_asks_to_be_told_of_answers_alone(on_file: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever hears the text as it comes is told of everything; and both have the whole stack in the end."""
+    asked: list[bool] = []
+    follow = on_file.store.follow
+
+    def noted(ref: StackRef, *, since: int, answers: bool = False) -> AsyncIterator[Sequence[Placed] | str]:
+        asked.append(answers)
+        return follow(ref, since=since, answers=answers)
+
+    monkeypatch.setattr(on_file.store, "follow", noted)
+    queue = Queue()
+    client = on_file.engine({"boss": last_words}, dispatch=queue.join, is_local=False)
+    on_file.engine({"boss": last_words}, dispatch=queue.join, is_local=False, store=await on_file.another_store())
+    talk = await client.conversation("demo", agent="boss")
+    async with asyncio.timeout(30):
+        assert (await talk.say("one")).text == "you said one"
+        assert (await talk.say("two", on_text=lambda _: None)).text == "you said two"
+    assert asked == [True, False]
+    assert (await client.world.stacks.get(talk.record.current)).head == len(await states_of(talk))
 
 
 async def test_seam_20_a_forgotten_stack_still_tells_whoever_waits(on_file: Stage) -> None:

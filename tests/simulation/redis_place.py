@@ -45,7 +45,7 @@ class Outside:
 
         return call
 
-    async def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed]]:
+    async def follow(self, ref: StackRef, *, since: int, answers: bool = False) -> AsyncIterator[Sequence[Placed]]:
         """By looking: what is published comes when it comes, and a run has to repeat itself."""
         while True:
             if commits := await self.load(ref, since=since):

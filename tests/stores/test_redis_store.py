@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import ResponseError
 
 from p2engine.domain import codec
 from p2engine.domain.effects import CallTool
 from p2engine.domain.ids import EffectId
-from p2engine.domain.records import Batch, Cursor, Perform, Query, Written
+from p2engine.domain.messages import Usage
+from p2engine.domain.records import Batch, Cursor, Perform, Query, StackWrite, Written
+from p2engine.domain.states import AssistantMessage, Finished
 from p2engine.errors import HeadMoved, NewerFormat, Pruned, Rewound, StoreError, UsageError
-from p2engine.stores import redis_events, redis_scripts
+from p2engine.stores import redis, redis_events, redis_scripts
 from p2engine.stores.redis import RedisStore
 from p2engine.stores.redis_server import Call
 from p2engine.testing.histories import (
@@ -24,6 +27,7 @@ from p2engine.testing.histories import (
     asking,
     conversation,
     fact,
+    grown,
     noting,
     opening,
     owing,
@@ -250,6 +254,22 @@ async def test_who_follows_a_stack_hears_what_is_spoken_there(shared: ValkeyServ
     assert [placed.seq for placed in await anext(news)] == [2]
 
 
+async def test_who_waits_for_an_answer_is_woken_by_answers_alone(
+    shared: ValkeyServer, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What leads to an answer is not sent to him, nor is anything spoken for his sake."""
+    monkeypatch.setattr(redis, "FOLLOW_FIRST_LOOK_S", 60.0)  # else he may look for himself meanwhile
+    store, other = await opened(shared), await opened(shared)
+    channel = f"{store.server.address.prefix}:answers:{ref('demo')}"
+    hearing = asyncio.ensure_future(anext(other.follow(ref("demo"), since=0, answers=True)))
+    while await store.server.client.pubsub_numsub(channel) != [(channel.encode(), 1)]:
+        await asyncio.sleep(0)
+    await store.write(opening())
+    assert not (await store.write(answering())).followed
+    heard = await hearing
+    assert [placed.seq for placed in heard if not isinstance(placed, str)] == [2]
+
+
 async def test_failure_35_who_follows_a_stack_outlives_the_server(own: ValkeyServer, opened: Open) -> None:
     """What was written while the connection was away, and what comes after, is all heard of."""
     store, other = await opened(own), await opened(own)
@@ -277,6 +297,32 @@ async def test_a_great_stack_is_loaded_whole(shared: ValkeyServer, opened: Open)
     assert [placed.seq for placed in await store.load(ref("demo"), since=301)] == list(range(300, 402, 2))
     assert EffectId(thought("demo", 401)) in await store.owed(ref("demo"))
     assert conversation("demo").current == ref("demo")
+
+
+async def test_of_commits_that_cost_nothing_no_body_is_read_for_what_models_cost(
+    shared: ValkeyServer, opened: Open
+) -> None:
+    """The log says which ones did; of those that an earlier version wrote it does not, and all are read."""
+    store = await opened(shared)
+    await store.write(opening())
+    paid = replace(grown("demo", 2, [AssistantMessage(text="hi")]).commit, usage=Usage(model="m", tokens_in=1))
+    await store.write(Batch(conversation=conversation("demo").id, writes=(StackWrite(ref("demo"), 2, paid),)))
+    await store.write(
+        Batch(conversation=conversation("demo").id, writes=(grown("demo", 3, [Finished(reason="answered")]),))
+    )
+    costs = Query(kinds=("model.reply",))
+    sizes = watch_groups(store)
+    found = await store.events(costs)
+    assert sizes == [1]
+    assert [event.id for event in found] == [f"{ref('demo')}:2.model"]
+
+    client, log = store.server.client, f"{store.server.address.prefix}:log"
+    rows = await client.xrange(log)
+    await client.delete(log)
+    for number, fields in rows:
+        await client.xadd(log, {name: value for name, value in fields.items() if name != b"usage"}, id=number)
+    assert await store.events(costs) == found
+    assert sizes == [1, 3]
 
 
 # Calls that go together

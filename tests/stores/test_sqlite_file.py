@@ -237,7 +237,7 @@ async def test_a_file_of_the_first_schema_is_migrated(path: Path) -> None:
     change(path, "DROP TABLE known")
     change(path, "PRAGMA user_version = 1")
     store = await SqliteStore.open(path)
-    fact = Fact(id="seen", kind="tool.seen", cause="user", at=NOON, known_as="sight")
+    fact = Fact(id="seen", kind="tool.seen", cause="user", at=NOON, known_as=("sight",))
     await store.write(Batch(conversation=None, facts=(fact,)))
     (seen,) = await store.events(Query(kinds=("tool.seen",)))
     assert (seen.id, await store.known("sight")) == ("seen", seen)

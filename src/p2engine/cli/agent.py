@@ -74,7 +74,7 @@ def show(
 
 
 async def _wallet(engine: "Engine", agent: "AgentId") -> dict[str, Any] | None:
-    """What it is opened with, and what it has where it is open; None where it has none. Makes no ledger."""
+    """What it is opened with, what it has, and whose it is; None where it has none. Makes no ledger."""
     from p2engine.domain.money import AccountName
     from p2engine.wiring.wallets import openings
 
@@ -87,15 +87,17 @@ async def _wallet(engine: "Engine", agent: "AgentId") -> dict[str, Any] | None:
     if opening is None and account is None:
         return None
     initial = str(opening.initial) if opening is not None else None
-    return {"initial": initial, "balance": str(account.balance) if account is not None else None}
+    if account is not None:
+        return {"initial": initial, "balance": str(account.balance), "owner": account.owner}
+    return {"initial": initial, "balance": None, "owner": opening.owner if opening is not None else None}
 
 
 def _wallet_words(wallet: dict[str, Any] | None) -> str:
     if wallet is None:
         return "none"
     if wallet["balance"] is None:
-        return f"not open yet: {wallet['initial']} CREDIT, by p2engine ledger init"
-    return f"{wallet['balance']} CREDIT"
+        return f"not open yet: {wallet['initial']} CREDIT, owner {wallet['owner']}, by p2engine ledger init"
+    return f"{wallet['balance']} CREDIT, owner {wallet['owner']}"
 
 
 def _model(row: dict[str, Any]) -> str:

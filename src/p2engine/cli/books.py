@@ -38,13 +38,14 @@ def run_with_ledger(ctx: typer.Context, body: Body, *, opens: bool = True) -> No
 
     async def with_engine(engine: "Engine", output: Output) -> int | None:
         books = Open(engine, await ledger_of(engine))
+        told: set[str] = set()  # a complaint is heard once
         if opens:
-            await _opened_if_it_can_be(books, output)
-        await _in_step(engine, output)
+            await _opened_if_it_can_be(books, output, told)
+        await _in_step(engine, output, told)
         try:
             return await body(books, output)
         finally:
-            await _in_step(engine, output)
+            await _in_step(engine, output, told)
 
     run_with_engine(ctx, with_engine)
 
@@ -107,29 +108,38 @@ async def hint_at_other_books(ledger: "Ledger", book: str, output: Output) -> No
         output.note(f"money moved in {where}: --book {shlex.quote(next(iter(others)))}")
 
 
-async def _in_step(engine: "Engine", output: Output) -> None:
+async def _in_step(engine: "Engine", output: Output, told: set[str]) -> None:
     """What was paid is paid, whether or not the log can tell it by now: a later sweep will."""
     try:
         await engine.bookkeeper.catch_up()
     except StoreError as error:
-        output.note(f"the log does not have it yet: {error}")
+        if str(error) not in told:
+            told.add(str(error))
+            output.note(f"the log does not have it yet: {error}")
 
 
-async def _opened_if_it_can_be(books: Open, output: Output) -> None:
+async def _opened_if_it_can_be(books: Open, output: Output, told: set[str]) -> None:
     """A ledger whose key is not here is looked at as it is; what would write refuses by itself."""
     from p2engine.ledgers.keys import KeyMissing
 
     try:
         await opened(books)
     except KeyMissing as missing:
+        told.add(str(missing))
         output.note(f"nobody can pay, only look: {missing}")
 
 
 async def opened(books: Open, balance: str | None = None, agent: str | None = None) -> tuple[list[str], list[str]]:
-    """Open the wallets that are missing: the names that were opened, and those that were open."""
+    """Open the wallets that are missing: the names that were opened, and those that were open.
+
+    Raises UsageError for an `agent` that is to have none.
+    """
     from p2engine.wiring.wallets import openings
 
     wanted = openings(books.engine.roster, books.engine.settings, balance=balance, agent=agent)
+    if agent and not wanted:
+        hint = f"take that out, then `p2engine ledger init --agent {agent}` opens it"
+        raise UsageError(f"{agent!r} is to have no wallet: agents.yml says `wallet: false`", hint=hint)
     new = await books.ledger.open_wallets(*wanted)
     names = [one.name for one, is_new in zip(wanted, new, strict=True) if is_new]
     return [*names], [one.name for one in wanted if one.name not in names]
@@ -145,6 +155,7 @@ def a_row(record: "Record") -> dict[str, Any]:
         "payer": record.payer,
         "payee": record.payee,
         "amount": record.amount,
+        "instrument": record.instrument,
         "reason": record.reason,
         "why": record.why or None,
         "status": record.status,

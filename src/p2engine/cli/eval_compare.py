@@ -170,10 +170,10 @@ def calibrate(
 ) -> None:
     """Judge conversations that people have labelled, and say how far the evaluator agrees with them.
 
-    What is known already is not asked again.
+    What is known already is not asked again. Exit 1 where all its judgements are errors.
     """
 
-    async def body(engine: "Engine", output: Output) -> None:
+    async def body(engine: "Engine", output: Output) -> int:
         from p2engine.cli.verdicts import evaluation_of, tell_broken, verdict_row
         from p2engine.evals.calibration import read_labels
 
@@ -188,6 +188,7 @@ def calibrate(
         found = _agreement(judged, threshold)
         rows = [{"conversation": each.conversation, "human": each.score, **verdict_row(v)} for each, v in judged]
         output.document({"evaluator": evaluator, **found, "rows": rows}, "\n".join(_agreement_lines(found)))
+        return 1 if found["errors"] == found["labelled"] else 0
 
     run_with_engine(ctx, body)
 

@@ -16,6 +16,7 @@ from p2engine.ports import AuditableLedger
 from p2engine.settings import Settings
 
 NONE = "made by its first use"
+HERE = "run `p2engine doctor`"
 
 
 async def ledger_finding(settings: Settings) -> Finding:
@@ -26,7 +27,8 @@ async def ledger_finding(settings: Settings) -> Finding:
     try:
         return await look(settings, settings.layout.keys)
     except P2EngineError as error:
-        return Finding("ledger", "fail", error.message, error.hint or "p2engine ledger verify")
+        mend = error.hint.removeprefix(HERE).removeprefix(", and ")  # whoever reads it need not be sent here
+        return Finding("ledger", "fail", error.message, mend or "p2engine ledger verify")
 
 
 async def _in_a_file(settings: Settings, keys: Path) -> Finding:

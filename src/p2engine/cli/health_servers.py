@@ -3,15 +3,16 @@
 Each of them is looked at in one function, which gives its findings in order. Brokers, workers and queues belong here.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from p2engine.cli.health import Finding, Status
 from p2engine.errors import P2EngineError, StoreError
 from p2engine.settings import Settings
 from p2engine.stores.redis_checks import Found, Info
+from p2engine.stores.redis_keys import recognise
 from p2engine.stores.redis_server import RedisServer
-from p2engine.wiring import Engine, asking_of
+from p2engine.wiring import Engine, asking_of, reach
 
 SKEW_LOW_S: Final = 5.0  # between this host's clock and the server's: worth a warning
 SLOW_MS: Final = 10.0  # for one answer: a turn asks about ten times
@@ -20,7 +21,10 @@ MEMORY_LOW: Final = 0.8  # of maxmemory in use: worth a warning
 
 
 async def redis_findings(settings: Settings) -> Sequence[Finding]:
-    """Whether the Redis answers and how soon, keeps what it acknowledges, has room, and has the same time."""
+    """Whether the Redis answers and how soon, keeps what it acknowledges, has room, and has the same time.
+
+    And the store in it, where that cannot be read; under `dispatch: celery` `dispatch_findings` tells of it.
+    """
     try:
         server = await RedisServer.open(settings.redis_address, durability="warn")
     except P2EngineError as error:
@@ -54,6 +58,11 @@ async def _looked_over(server: RedisServer, settings: Settings) -> AsyncIterator
     ahead_s = await server.sync()
     yield _latency(server.answer_s * 1000)
     yield _clock(ahead_s)
+    if settings.store == "redis" and settings.dispatch == "inline":
+        try:
+            await server.patiently(lambda: recognise(server), wait_s=0)
+        except StoreError as error:
+            yield Finding("store", "fail", error.message, error.hint)
 
 
 def _durability(found: Found, settings: Settings) -> Finding:
@@ -72,9 +81,11 @@ def _memory(info: Info) -> Finding:
     used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     if not most:
         return Finding("redis.memory", "ok", f"{used / 1e6:.1f} MB used, no maxmemory")
-    status: Status = "warn" if used > MEMORY_LOW * most else "ok"
     detail = f"{used / 1e6:.1f} of {most / 1e6:.1f} MB used"
-    return Finding("redis.memory", status, detail, "" if status == "ok" else "raise its maxmemory")
+    if used <= MEMORY_LOW * most:
+        return Finding("redis.memory", "ok", detail)
+    status: Status = "warn" if used < most else "fail"
+    return Finding("redis.memory", status, detail, "raise its maxmemory, or prune old conversations")
 
 
 def _latency(answer_ms: float) -> Finding:
@@ -101,7 +112,7 @@ async def dispatch_findings(settings: Settings, *, is_reachable: bool) -> Sequen
         return [_unknown(check, "the Redis cannot be used") for check in ("workers", "queues", "owed")]
     dispatcher = asking_of(settings)
     try:
-        found = [_workers(await dispatcher.workers()), _queues(await dispatcher.depths())]
+        found = [_workers(await dispatcher.workers()), await _queues(settings, dispatcher.depths)]
     except OSError as error:
         found = [_unknown(check, str(error)) for check in ("workers", "queues")]
     finally:
@@ -119,8 +130,12 @@ def _workers(there: Sequence[str]) -> Finding:
     return Finding("workers", "warn", "none is there: nothing that is said is answered", "p2engine worker")
 
 
-def _queues(depths: Mapping[str, int]) -> Finding:
-    waiting = [f"{name} {depth}" for name, depth in depths.items() if depth]
+async def _queues(settings: Settings, depths: Callable[[], Awaitable[Mapping[str, int]]]) -> Finding:
+    try:
+        await reach(settings)
+    except StoreError as error:
+        return Finding("queues", "fail", error.message, error.hint)
+    waiting = [f"{name} {depth}" for name, depth in (await depths()).items() if depth]
     return Finding("queues", "ok", ", ".join(waiting) or "empty")
 
 

@@ -219,12 +219,19 @@ async def _account(books: "Open", agent: str, book: str) -> "Account":
     return account
 
 
+def _amount(row: dict[str, Any]) -> str:
+    """With its instrument where that is not what agents pay with."""
+    from p2engine.domain.money import CREDIT
+
+    return str(row["amount"]) if row["instrument"] == CREDIT else f"{row['amount']} {row['instrument']}"
+
+
 async def _records(books: "Open", query: "RecordQuery", output: Output) -> None:
     rows: list[dict[str, Any]] = [a_row(record) for record in await books.ledger.records(query)]
     columns = ["id", "at", "type", "payer", "payee", "amount", "status", "reason"]
     if query.book is None and any(row["book"] != MAIN for row in rows):
         columns.insert(2, "book")
-    shown = [row | {"reason": row["why"] or row["reason"]} for row in rows]
+    shown = [row | {"reason": row["why"] or row["reason"], "amount": _amount(row)} for row in rows]
     output.table("", columns, [tuple(row[name] for name in columns) for row in shown], rows)
     if rows:
         output.next("p2engine artifact why ID")

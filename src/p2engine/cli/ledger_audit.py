@@ -266,7 +266,7 @@ def _cell(name: str, value: object) -> str:
 def _line(record: "Record") -> dict[str, Any]:
     left = record.payer_left
     more = {"left": None if left is None else str(left), "owner": record.owner or None, "hold": record.hold or None}
-    row = a_row(record) | {"seq": record.seq, "instrument": record.instrument, **more}
+    row = a_row(record) | {"seq": record.seq, **more}
     return {name: row[name] for name in COLUMNS}
 
 

@@ -93,13 +93,13 @@ def start(
         from p2engine.wiring.outlook import outlook
 
         spec = experiments.read(engine, file)
-        thresholds = read_thresholds(
-            fail_under or (), fail_if_worse_than, spec, experiments.metrics_of(engine, spec) if fail_under else None
-        )
+        thresholds = read_thresholds(engine, spec, fail_under or (), fail_if_worse_than)
         usd = experiments.usual_budget(engine, spec, budget)
         options = Options(seed=seed, repeats=repeats, limit=limit, budget_usd=usd, parallel=parallel)
         look = await outlook(engine, spec, options, strict_tools=strict_tools)
         tell_plan(output, look, aside=nowait)
+        for note in thresholds.notes:
+            output.note(f"note: {note}")
         if show_config:
             tell_config(output, look, aside=nowait)
         if dry_run:
@@ -118,7 +118,7 @@ def start(
             return 0
         return await _run(engine, output, rollout, follow=follow, thresholds=thresholds)
 
-    run_with_engine(ctx, body, work=not (nowait or dry_run))
+    run_with_engine(ctx, body, work=not (nowait or dry_run), notes=True)
 
 
 def resume(ctx: typer.Context, rollout: Id, follow: Follow = False, budget: Budget = None, yes: Yes = False) -> None:
@@ -261,7 +261,7 @@ def check(ctx: typer.Context, file: File) -> None:
             output.note("no team has a check: nothing says what a right answer is")
         return 0 if is_valid(found) else 1
 
-    run_with_engine(ctx, body)
+    run_with_engine(ctx, body, notes=True)
 
 
 def _said(each: Any) -> str:

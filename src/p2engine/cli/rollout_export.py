@@ -32,7 +32,9 @@ def export(
     id: Annotated[  # noqa: A002 -- the argument's name
         str, typer.Argument(metavar="ID", help="The rollout's id, or how it begins.")
     ],
-    file: Annotated[str | None, typer.Argument(metavar="FILE", help="Write to FILE, not to standard output.")] = None,
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="Write to FILE, not to standard output (`-`).")
+    ] = None,
     format: Annotated[  # noqa: A002 -- the option's name
         str | None,
         typer.Option(
@@ -41,6 +43,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the trials of a rollout as CSV or JSON lines, or its report as one HTML page."""
+    file = None if file == "-" else file
     chosen = format or (Path(file).suffix.lower().lstrip(".") if file else "") or "csv"
     if chosen not in FORMATS:
         raise UsageError(f"no format {chosen[:40]!r}; there is {', '.join(FORMATS)}")

@@ -21,13 +21,13 @@ from p2engine.rollouts.spec import Spec, Trial
 from p2engine.rollouts.trial_rows import trial_row
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.table import Table
 
 LINES_MAX = 200  # trials that get a line each; beyond, one line stands for several
 SUMMARIES = 50  # lines that stand for several
 BAR = 12  # characters
-FRAME = 5  # lines of the screen beside the arms
+FRAME = 4  # lines of the screen beside the arms and the words above and below them
 COLUMNS = ("variant", "", "trials", "so far", "errors", "cost", "seconds")
 SPARED = ("", "seconds", "cost", "errors", "so far", "trials")  # in this order, where the screen is narrow
 WIDE = 10_000  # characters: a screen on which all columns fit
@@ -261,7 +261,7 @@ def trial_words(result: TrialResult) -> str:
 
 @contextmanager
 def _live(
-    output: Output, board: Board, draw: "Callable[[Console], Table | str]", *, transient: bool = False
+    output: Output, board: Board, draw: "Callable[[Console], Group | str]", *, transient: bool = False
 ) -> Iterator[View]:
     """A picture that is drawn again and again. transient: on standard error, and gone at the end."""
     from rich.console import Console
@@ -285,42 +285,43 @@ def _live(
         yield _Silent(board)
 
 
-def table(board: Board, console: "Console") -> "Table":
-    """The board as a table that fits on the screen: where not all variants do, those that began last are shown; where
-    not all columns do, the bar is left out first, and the names of variants never.
+def table(board: Board, console: "Console") -> "Group":
+    """The board as a table that fits on the screen, the stand-in named above it and all of it in words below: where not
+    all variants fit, those that began last are shown; where not all columns do, the bar is left out first, and names of
+    variants never.
     """
+    from rich.console import Group
     from rich.measure import Measurement
+    from rich.text import Text
 
-    room = max(3, console.height - FRAME)
+    def lines(*texts: str) -> int:
+        return sum(len(Text(text).wrap(console, console.width)) for text in texts)
+
+    head, words = [OFFLINE] if board.offline else [], board.words()
     arms = list(board.arms.values())
-    left_out = max(0, len(arms) - room)
+    room = max(1, console.height - FRAME - lines(*head, words))
+    if len(arms) > room:
+        room = max(1, console.height - FRAME - lines(*head, f"{words}; {len(arms)} more variants"))
+        words = f"{words}; {len(arms) - room} more variants"
     begun = max((place for place, tally in enumerate(arms, 1) if tally.ended), default=0)
-    first = min(max(0, begun - room), left_out)
-    caption = board.words() + (f"; {left_out} more variants" if left_out else "")
+    first = min(max(0, begun - room), max(0, len(arms) - room))
     rows = [_cells(tally, board) for tally in arms[first : first + room]]
     columns = list(COLUMNS)
-    drawn = _drawn(board, columns, rows, caption)
+    drawn = _drawn(columns, rows)
     for spared in SPARED:
         if Measurement.get(console, console.options.update(max_width=WIDE), drawn).maximum <= console.width:
             break
         columns.remove(spared)
-        drawn = _drawn(board, columns, rows, caption)
-    return drawn
+        drawn = _drawn(columns, rows)
+    return Group(*map(Text, head), drawn, Text(words))
 
 
-def _drawn(board: Board, columns: Sequence[str], rows: Iterable[Mapping[str, str]], caption: str) -> "Table":
+def _drawn(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(
-        title=Text(OFFLINE) if board.offline else None,
-        caption=Text(caption),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-        padding=(0, 1),
-    )
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     for column in columns:
         drawn.add_column(column, no_wrap=True, overflow="ellipsis")
     for row in rows:

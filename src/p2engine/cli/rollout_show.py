@@ -199,7 +199,7 @@ def aa(
     async def body(engine: "Engine", output: Output) -> None:
         from p2engine.rollouts.false_alarms import false_alarms
 
-        report = await report_on(engine, await _that_ran(engine, rollout))
+        report = await _that_ran(engine, output, rollout)
         found = false_alarms(report, splits=splits)
         if not found:
             raise UsageError(f"no trial of {report.id} has a score", hint=f"p2engine rollout show {report.id}")
@@ -226,12 +226,15 @@ def _alarm_cells(row: dict[str, Any]) -> list[object]:
     return [name, row["metric"], found, rate, f"{row['attainable']:.3f}", row["unit"], said]
 
 
-async def _that_ran(engine: "Engine", key: str) -> "Rollout":
-    """The rollout of that id, or the newest that ran with that file. Raises UsageError, ConfigError."""
+async def _that_ran(engine: "Engine", output: Output, key: str) -> "Report":
+    """The rollout of that id, or the newest that ran with that file and has something to halve. Where that is not the
+    newest, or none has, it is said. Raises UsageError, ConfigError.
+    """
     from p2engine.rollouts import journal
+    from p2engine.rollouts.false_alarms import can_halve
 
     if not key.lower().endswith((".yml", ".yaml")):
-        return await journal.find(engine.world, key)
+        return await found_report(engine, key)
     from p2engine.wiring import experiments
 
     spec = experiments.read(engine, Path(key))
@@ -242,4 +245,11 @@ async def _that_ran(engine: "Engine", key: str) -> "Rollout":
             f"no rollout of {one_line(key, 100)} has run: an A/A check halves the repeats of one that did",
             hint=f"p2engine rollout start {one_line(key, 100)}",
         )
-    return same[-1]
+    for each in reversed(same):
+        report = await report_on(engine, each)
+        if can_halve(report):
+            if each is not same[-1]:
+                output.note(f"{same[-1].id} is newer, and has nothing to halve")
+            return report
+    output.note(f"{same[-1].id} is the newest, and none has anything to halve")
+    return await report_on(engine, same[-1])

@@ -1,8 +1,8 @@
 """What a rollout must reach for its command to exit with 0: means that are given, and no variant worse than one."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from p2engine.documents import did_you_mean
 from p2engine.errors import P2EngineError, UsageError
@@ -10,12 +10,19 @@ from p2engine.rollouts.findings import number, span
 from p2engine.rollouts.report import Report
 from p2engine.rollouts.spec import Spec
 
+if TYPE_CHECKING:
+    from p2engine.wiring import Engine
+
 
 class Thresholds(NamedTuple):
-    """at_least: metric -> the mean that every variant must have. baseline: the variant that no other is worse than."""
+    """at_least: metric -> the mean that every variant must have. baseline: the variant that no other is worse than.
+
+    notes: which of the metrics nobody can be sure of before the run.
+    """
 
     at_least: dict[str, float]
     baseline: str | None
+    notes: tuple[str, ...] = ()
 
     def missed(self, report: Report) -> list[str]:
         """What was not reached, in words. What nobody could measure was not reached."""
@@ -58,10 +65,11 @@ def _worse(report: Report, baseline: str) -> Iterator[str]:
             yield f"{flag}: {each.variant} is worse in {each.metric}: {away}"
 
 
-def read_thresholds(
-    fail_under: Sequence[str], baseline: str | None, spec: Spec, metrics: Collection[str] | None
-) -> Thresholds:
-    """metrics: those that there will be; None: any. Raises UsageError for what is no threshold, and unknown names."""
+def read_thresholds(engine: "Engine", spec: Spec, fail_under: Sequence[str], baseline: str | None) -> Thresholds:
+    """Raises UsageError for what is no threshold, for a metric that no trial will have, and for unknown variants."""
+    from p2engine.wiring import experiments
+
+    metrics = experiments.metrics_of(engine, spec) if fail_under else experiments.Metrics()
     at_least: dict[str, float] = {}
     for text in fail_under:
         metric, _, value = text.rpartition("=")
@@ -71,12 +79,15 @@ def read_thresholds(
             least = math.nan
         if not metric or not math.isfinite(least):
             raise UsageError(f"--fail-under is METRIC=X, such as score=0.7, not {text[:80]!r}")
-        if metrics is not None and metric not in metrics:
-            raise UsageError(f"--fail-under: no metric {metric[:80]!r}{did_you_mean(metric, metrics)}")
+        if not metrics.may_have(metric):
+            raise UsageError(f"--fail-under: no metric {metric[:80]!r}{did_you_mean(metric, metrics.names)}")
         at_least[metric] = least
     if baseline is not None:
         known = [name for team, variant in spec.arms() for name in (variant.id, f"{team.id}/{variant.id}")]
         if known.count(baseline) != 1:
             what = "several variants" if baseline in known else "no variant"
             raise UsageError(f"--fail-if-worse-than: {what} {baseline[:80]!r}{did_you_mean(baseline, known)}")
-    return Thresholds(at_least, baseline)
+    sure = f"all trials have {', '.join(sorted(metrics.names))}"
+    unsure = [metric for metric in at_least if metric not in metrics.names]
+    notes = tuple(f"--fail-under {metric}: that there is one shows only when it runs; {sure}" for metric in unsure)
+    return Thresholds(at_least, baseline, notes)

@@ -45,6 +45,7 @@ class Wish:
     body: Body | None = None
     alone: Callable[[Output], Awaitable[int | None]] | None = None
     work: bool = False
+    notes: bool = False
 
 
 @dataclass(slots=True)
@@ -124,13 +125,14 @@ def load_settings(options: Options) -> "Settings":
     return Settings.load(project=options.project, home=options.home, config=options.config)
 
 
-def run_with_engine(ctx: typer.Context, body: Body, *, work: bool = False) -> None:
+def run_with_engine(ctx: typer.Context, body: Body, *, work: bool = False, notes: bool = False) -> None:
     """The last thing a command does: have `body(engine, output)` run, and exit with the status it returns (None: 0).
 
-    work: the engine performs what is owed (chat, shell); without it the engine only reads and writes.
+    work: the engine performs what is owed (chat, shell); without it the engine only reads and writes. notes: what is
+    wrong with the project is said, as it is before work.
     Errors that the body raises become one or two lines and the exit status: 2 for SetupError and NameTaken, else 1.
     """
-    session_of(ctx).wish = Wish(options_of(ctx), output_of(ctx), _words(ctx), body=body, work=work)
+    session_of(ctx).wish = Wish(options_of(ctx), output_of(ctx), _words(ctx), body=body, work=work, notes=notes)
 
 
 def run_alone(ctx: typer.Context, body: Callable[[Output], Awaitable[int | None]]) -> None:
@@ -165,7 +167,7 @@ async def open_engine(wish: Wish) -> AsyncIterator["Engine"]:
         async with Engine.open(
             settings=settings, work=wish.work, project_code=not wish.options.no_project_code
         ) as engine:
-            if wish.work:
+            if wish.work or wish.notes:
                 for note in engine.notes:
                     wish.output.note(note)
             try:

@@ -85,6 +85,7 @@ async def verdicts_in(engine: Engine, records: Sequence[Record], evaluator: str 
     evaluator: only its; `ID` or `ID@VERSION`.
     """
     found: dict[str, Seen] = {}
+    scored: set[str] = set()
     for record in records:
         query = Query(conversation=record.id, kinds=(VERDICT,))
         async for event in all_events(engine, query):
@@ -92,6 +93,10 @@ async def verdicts_in(engine: Engine, records: Sequence[Record], evaluator: str 
             if evaluator and evaluator not in (seen.verdict.evaluator, seen.name):
                 continue
             key = f"{record.id}/{event.ref}/{seen.verdict.key}" if seen.verdict.key else event.id
+            if seen.verdict.status == "scored":
+                scored.add(key)
+            elif key in scored:  # asked for again in vain
+                continue
             found.pop(key, None)
             found[key] = seen
     return list(found.values())

@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 
 def worker(
     ctx: typer.Context,
-    queues: Annotated[str, typer.Option("--queues", metavar="A,B", help="Queues to work for; all unless said.")] = "",
+    queues: Annotated[
+        str | None, typer.Option("--queues", metavar="A,B", help="Queues to work for; all unless said.")
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", metavar="N", min=1, help="Messages held at a time.")
     ] = None,
@@ -42,6 +44,9 @@ def worker(
 ) -> int:
     """Run what conversations owe, under `dispatch: celery`, until a signal ends it."""
     settings, options = _settings(ctx), options_of(ctx)
+    names = tuple(name.strip() for name in (queues or "").split(",") if name.strip())
+    if queues is not None and not names:
+        raise UsageError("--queues names none", hint="leave it away for all of them")
     from p2engine.worker import Worker
 
     working = Worker(
@@ -52,7 +57,7 @@ def worker(
         project_code=not options.no_project_code,
         debug=options.debug,
     )
-    return working.run(tuple(name.strip() for name in queues.split(",") if name.strip()), concurrency)
+    return working.run(names, concurrency)
 
 
 def sweeper(ctx: typer.Context, health: Health = None) -> None:

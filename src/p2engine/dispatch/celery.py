@@ -28,6 +28,7 @@ from p2engine.limits import SHUTDOWN_GRACE_S
 
 log = logging.getLogger("p2engine.dispatch")
 
+KEYS: Final = "celery"  # what all keys of the broker begin with, below the prefix of the project
 WORKER: Final = "worker"  # what workers call themselves at the broker
 TICKS: Final = "ticks"
 TOOLS: Final = "tools"
@@ -82,6 +83,15 @@ def queues_of(pins: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*QUEUES, *pins.values())))
 
 
+def kinds_of(queues: Iterable[str]) -> dict[str, str]:
+    """The keys that a broker has for these queues, below the prefix of the project, and their types in Redis."""
+    found: dict[str, str] = {}
+    for name in queues:
+        bound = f"{KEYS}:_kombu.binding"
+        found |= {f"{KEYS}:{name}": "list", f"{bound}.{name}": "set", f"{bound}_permanent.{name}": "set"}
+    return found
+
+
 def client_name(role: str, broker: Broker) -> str:
     """What the broker is to call the connections of one process, so that people and `doctor` know whose they are."""
     return f"{broker.prefix}:{role}:{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -93,7 +103,7 @@ def celery_app(broker: Broker, queues: Iterable[str], *, client_name: str | None
     client_name: what the broker calls this process's connections.
     """
     transport: dict[str, Any] = {
-        "global_keyprefix": f"{broker.prefix}:celery:",
+        "global_keyprefix": f"{broker.prefix}:{KEYS}:",
         "ack_emulation": False,  # a message that is lost with its worker is found by a sweep; see decision 18
         "polling_interval": POLL_S,
         "priority_steps": [0],

@@ -131,7 +131,7 @@ def _written(value: object) -> str:
 
 
 def _short(value: object) -> str:
-    text = ascii(value)
+    text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 

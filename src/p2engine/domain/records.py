@@ -11,7 +11,7 @@ import msgspec
 from p2engine.domain.effects import AnyEffect
 from p2engine.domain.ids import AgentId, BlobRef, ConversationId, EffectId, OwnerId, StackRef
 from p2engine.domain.messages import Usage
-from p2engine.domain.states import AnyState
+from p2engine.domain.states import AnyState, AssistantMessage, Finished, UserInputRequest
 from p2engine.errors import UsageError
 
 
@@ -42,6 +42,14 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, gc=False):
     safe: tuple[int, ...] = ()
     safe_before: int = 0
 
+    @property
+    def may_answer(self) -> bool:
+        """Whether somebody who said something may have been waiting for it."""
+        return any(type(state) in _ANSWERS for state in self.states)
+
+
+_ANSWERS = frozenset({AssistantMessage, UserInputRequest, Finished})
+
 
 class Placed(NamedTuple):
     """A commit where it stands: the branch that wrote it and the index of its first entry on the lineage.
@@ -57,7 +65,8 @@ class Placed(NamedTuple):
 class Fact(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Something that happened beside the stacks. Written once by `id`; a second one of that id is dropped.
 
-    ref: the stack it is about, if any. known_as: a name that the newest fact of that name is found by; see `known`.
+    ref: the stack it is about, if any. known_as: names that it is found by, unless one that is kept
+    has the name already; see `known`.
     """
 
     id: str
@@ -67,7 +76,7 @@ class Fact(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     conversation: ConversationId | None = None
     ref: StackRef | None = None
     body: dict[str, Any] = {}
-    known_as: str = ""
+    known_as: tuple[str, ...] = ()
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True, gc=False):

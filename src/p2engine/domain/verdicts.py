@@ -84,9 +84,10 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An evaluator's judgement of `subject` (an event id). score is in 0..1; None is undecided.
 
     metrics: further numbers by name. model, terms, spent: of a judge that is a model. provider: who is paid for that,
-    as agents.yml names it. samples: the score of each repeat, where there were several. key: the hash of everything
-    that was judged and how, so that the same is not judged twice. source: the event on which it was, where it was
-    judged before and not again. place: which of the setup's evaluations owed it; None: asked for by hand.
+    as agents.yml names it. samples, parts: the score of each, and each by itself, where there were several. first: the
+    number of the first one. key: the hash of everything that was judged and how. source: the event on which the same
+    was judged before, where nobody was asked again; saved: what asking had cost there. place: which of the setup's
+    evaluations owed it; None: asked for by hand.
     """
 
     evaluator: str
@@ -102,39 +103,23 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     terms: Terms | None = None
     spent: Spent = Spent()
     samples: tuple[float | None, ...] = ()
+    parts: "tuple[Verdict, ...]" = ()
+    first: int = 0
     key: str = ""
     source: str = ""
+    saved: Spent = Spent()
     place: int | None = None
 
     @property
-    def is_decided(self) -> bool:
-        """Whether there is a score or a label, and every sample came to one."""
-        return self.status == "scored" and (None not in self.samples or self.score is None)
-
-    @property
-    def sampled(self) -> int:
-        """Of how many samples it is."""
-        return len(self.samples) or 1
-
-    def and_then(self, more: "Verdict") -> "Verdict":
-        """One verdict of these samples and further ones: the means of those that are decided.
-
-        It has what the further ones cost: the others are paid.
-        """
-        scores = (*(self.samples or (self.score,)), *(more.samples or (more.score,)))
-        decided = [score for score in scores if score is not None]
-        first, *_ = [each for each in (self, more) if each.status == "scored"] or [self]
-        parts = [(part, sum(score is not None for score in part.samples or (part.score,))) for part in (self, more)]
-        metrics = {}
-        for name in dict.fromkeys((*self.metrics, *more.metrics)):
-            given = [(part.metrics[name], max(1, count)) for part, count in parts if name in part.metrics]
-            metrics[name] = round(sum(value * count for value, count in given) / sum(count for _, count in given), 12)
-        labels = {part.label for part in (self, more) if part.status == "scored"}
+    def taken(self) -> "Verdict":
+        """This one as a part of another, of something equal, for which nobody is asked."""
         return msgspec.structs.replace(
-            first,
-            score=round(sum(decided) / len(decided), 12) if decided else None,
-            label=labels.pop() if len(labels) == 1 else "",
-            metrics=metrics,
-            spent=more.spent,
-            samples=scores,
+            self, source=self.source or self.subject, spent=Spent(), saved=self.spent.plus(self.saved), place=None
         )
+
+    def part(self, number: int) -> "Verdict | None":
+        """The sample of that number; None where it is none of these, or came to nothing."""
+        parts = self.parts or (self,)
+        place = number - self.first
+        found = parts[place] if 0 <= place < len(parts) else None
+        return found if found is not None and found.status == "scored" else None

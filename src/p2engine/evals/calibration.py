@@ -7,6 +7,7 @@ with a head line, or JSON lines.
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,6 +26,9 @@ LABELS: Final[Mapping[str, float]] = {
     "bad": 0.0, "fail": 0.0, "no": 0.0, "false": 0.0, "incorrect": 0.0, "0": 0.0,
 }  # fmt: skip
 """Labels that say as much as a score."""
+
+
+_NUMBER: Final = re.compile(r"[-+]?(?:\d+[.,]?\d*|[.,]\d+)\s*%?")
 
 
 class Labelled(NamedTuple):
@@ -99,6 +103,8 @@ def _labelled(row: Mapping[str, Any], line: int, file: str) -> Labelled:
 
 def _score_of(label: str, line: int, file: str) -> float:
     score = LABELS.get(label.casefold())
+    if score is None and _NUMBER.fullmatch(label):
+        raise ConfigError(f"the label {show(label)} is a number; write numbers under score", file=file, line=line)
     if score is None:
         raise ConfigError(f"no label {show(label)}{did_you_mean(label, LABELS)}", file=file, line=line)
     return score

@@ -81,7 +81,15 @@ def temperature_of(evaluator: LLMEvaluator | type[LLMEvaluator], params: Mapping
 
 
 async def ask(evaluator: LLMEvaluator, id: str, version: str, subject: Subject, doors: Doors) -> Verdict:  # noqa: A002
-    """Ask until there is a verdict, REPAIRS_MAX times more at most. Raises what the evaluator's own code raises."""
+    """Ask until there is a verdict, REPAIRS_MAX times more at most. Raises what the evaluator's own code raises.
+
+    Of a turn that failed before it had an answer nobody is asked.
+    """
+    if subject.reason not in (None, "answered") and not subject.answer:
+        why = (
+            f"the turn ended without an answer: {': '.join(word for word in (subject.reason, subject.detail) if word)}"
+        )
+        return Verdict(evaluator=id, version=version, subject=subject.event, status="undecided", comment=why)
     instructions, fragments = written(await doors.run(partial(evaluator.build_messages, subject)))
     request = ModelRequest(
         model=model_of(evaluator, subject.params),

@@ -117,6 +117,12 @@ _WEIGHT: Final = re.compile(
     re.IGNORECASE,
 )
 _AFTER: Final = re.compile(rf"(.*\S)\s*(?:[:=→]|\s[-–—])\s*(?:weight\s*[:=]?\s*)?{_NUMBER}\s*[.,;]?\s*", re.IGNORECASE)
+_BELOW: Final = re.compile(  # a weight below 0, where its criterion ends
+    rf"[(\[] {{0,3}}(?:weight(?:ed)?|w)? {{0,3}}[:=]? {{0,3}}[-−]{_NUMBER} {{0,3}}(?:weight|points?|pts?)? {{0,3}}[)\]]"
+    r"(?=\s{0,3}(?:[-.,;:]|and\b|$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_AFTER_BELOW: Final = re.compile(rf".*\S\s*[:=→]\s*(?:weight\s*[:=]?\s*)?[-−]{_NUMBER}\s*[.,;]?\s*", re.IGNORECASE)
 
 
 def _unfenced(text: str) -> str:
@@ -126,15 +132,25 @@ def _unfenced(text: str) -> str:
 
 
 def _written(text: str) -> Rubric:
-    """The criteria in a text: weights in brackets anywhere, `name: weight` on lines, or YAML; else the text itself."""
+    """The criteria in a text: weights in brackets anywhere, `name: weight` on lines, or YAML; else the text itself.
+
+    Raises UsageError for a weight below 0.
+    """
     parts = list(_bracketed(text))
     is_list = any(_BULLET.match(line) for line in text.splitlines())
-    if len(parts) >= 2 or (parts and is_list):
+    below = [found[0] for found in _BELOW.finditer(text)]
+    if len(parts) >= 2 or (is_list and (parts or len(below) >= 2)):
+        if below:
+            raise _no_weight(below[0])
         return Rubric(text, _criteria(parts))
     if (structure := _as_yaml(text)) is not None:
         return structure
     lines = [_BULLET.sub("", line, count=1).strip() for line in text.splitlines() if line.strip()]
-    parts = [(found[1], _number(found[2], found[3])) for line in lines if (found := _AFTER.fullmatch(line))]
+    below = [line for line in lines if _AFTER_BELOW.fullmatch(line)]
+    above = [found for line in lines if not _AFTER_BELOW.fullmatch(line) and (found := _AFTER.fullmatch(line))]
+    if below and len(below) + len(above) >= 2:
+        raise _no_weight(below[0])
+    parts = [(found[1], _number(found[2], found[3])) for found in above]
     return Rubric(text, _criteria(parts) if len(parts) >= 2 else ())
 
 
@@ -184,6 +200,10 @@ def _has_weights(value: object) -> bool:
 
 # Lists and mappings
 
+_NAMES: Final = ("name", "id", "criterion", "metric")
+_TEXTS: Final = ("text", "description", "question")
+_WORDS: Final = (*_NAMES, *_TEXTS)
+
 
 def _structured(given: Mapping[Any, Any] | Sequence[Any]) -> Rubric:
     parts: Parts = []
@@ -199,24 +219,28 @@ def _structured(given: Mapping[Any, Any] | Sequence[Any]) -> Rubric:
                 plain += [] if found else [item.strip()]
             case Mapping() if "weight" in item:
                 parts.append((_text(item), _weight(item["weight"])))
+            case Mapping() if any(isinstance(item.get(key), str) and not _is_number(item[key]) for key in _WORDS):
+                raise _unweighted(_text(item))
             case Mapping() if len(item) == 1:
                 ((name, value),) = item.items()
+                if value is None or (isinstance(value, Mapping) and "weight" not in value):
+                    raise _unweighted(name)
                 if isinstance(value, Mapping):
-                    parts.append((_text({"name": name, **value}), _weight(value.get("weight"))))
+                    parts.append((_text({"name": name, **value}), _weight(value["weight"])))
                 else:
                     parts.append((str(name).strip(), _weight(value)))
             case _:
                 raise UsageError(f"a criterion is a text, or a name with its weight, not {show(item)}")
     if parts and plain:
-        raise UsageError(f"the criterion {show(plain[0])} has no weight, and others have")
+        raise _unweighted(plain[0])
     if not parts:
         return Rubric("\n".join(f"- {text}" for text in plain))
     return Rubric("\n".join(f"- {text} ({weight:g})" for text, weight in parts), _criteria(parts))
 
 
 def _text(item: Mapping[Any, Any]) -> str:
-    name = next((str(item[key]).strip() for key in ("name", "id", "criterion", "metric") if item.get(key)), "")
-    more = next((str(item[key]).strip() for key in ("text", "description", "question") if item.get(key)), "")
+    name = next((str(item[key]).strip() for key in _NAMES if item.get(key)), "")
+    more = next((str(item[key]).strip() for key in _TEXTS if item.get(key)), "")
     if not name and not more:
         raise UsageError(f"a criterion needs a name: {show(dict(item))}")
     return f"{name}: {more}" if name and more else name or more
@@ -226,8 +250,16 @@ def _weight(value: object) -> float:
     if isinstance(value, str) and (found := re.fullmatch(_NUMBER, value.strip())):
         return _number(found[1], found[2])
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-        raise UsageError(f"a weight is a number such as 0.3, not {show(value)}")
+        raise _no_weight(value)
     return float(value)
+
+
+def _unweighted(criterion: object) -> UsageError:
+    return UsageError(f"the criterion {show(criterion)} has no weight")
+
+
+def _no_weight(value: object) -> UsageError:
+    return UsageError(f"a weight is a number such as 0.3, not {show(value)}")
 
 
 def _is_number(value: object) -> bool:

@@ -26,9 +26,11 @@ from p2engine.evals.registry import Registry
 from p2engine.evals.shaping import Unfit, apart, plain, shaped
 from p2engine.limits import EVALUATION_TIMEOUT_S
 from p2engine.ports import Model
+from p2engine.ports.judging import NONE_KNOWN
 
 log = logging.getLogger(__name__)
 
+NAMED: Final = "metric"  # the param that says what a score is called, which nobody is told who judges
 REPEATS_MAX: Final = 100  # samples of one verdict
 SAMPLES_AT_ONCE: Final = 8
 _COMMENT_CHARS: Final = 1000  # of an error in a verdict
@@ -74,8 +76,9 @@ class Evaluators:
         if declared is None:
             return ""
         given = msgspec.structs.replace(subject, params=evaluation.params)
+        params = {name: value for name, value in given.params.items() if name != NAMED}
         try:
-            told = (declared.identity(given.params), given.params, evaluation.first, declared.shown(given))
+            told = (declared.identity(given.params), params, declared.shown(given))
         except (UsageError, ValueError, TypeError):  # asking it says what is wrong
             return ""
         return blake2b(msgspec.json.encode(told, order="deterministic"), digest_size=16).hexdigest()
@@ -84,7 +87,9 @@ class Evaluators:
         declared = self.registry.get(evaluation.evaluator, evaluation.version)
         return declared is not None and declared.asks_model
 
-    async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:
+    async def __call__(
+        self, evaluation: Evaluation, subject: Subject, known: Mapping[int, Verdict] = NONE_KNOWN
+    ) -> Verdict:
         """A verdict, whatever happens: one sample as it is, several as their mean."""
         declared = self.registry.get(evaluation.evaluator, evaluation.version)
         if declared is None:
@@ -93,10 +98,12 @@ class Evaluators:
             return self._failed(evaluation, subject, f"repeats is 1 to {REPEATS_MAX}, not {evaluation.repeats}")
         given = msgspec.structs.replace(subject, params=evaluation.params)
         limit_s = evaluation.timeout_s or EVALUATION_TIMEOUT_S
-        sampling = _Sampling(declared, self._doors, given)
+        sampling = _Sampling(
+            declared, self._doors, given, range(evaluation.first, evaluation.first + evaluation.repeats)
+        )
         try:
             async with self._limit(limit_s) as limit:
-                await sampling.run(evaluation.repeats)
+                await sampling.run(known)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -126,36 +133,38 @@ async def _await(ended: Awaitable[Any]) -> Any:
 class _Sampling:
     """The samples of one verdict, as they come. Those that have come stay when the time is over."""
 
-    def __init__(self, declared: Declared, doors: Doors, subject: Subject) -> None:
+    def __init__(self, declared: Declared, doors: Doors, subject: Subject, numbers: range) -> None:
         self._declared = declared
         self._doors = doors
         self._subject = subject
+        self._numbers = numbers
         self._samples: dict[int, Verdict] = {}
-        self._repeats = 0
 
-    async def run(self, repeats: int) -> None:
-        self._repeats = repeats
+    async def run(self, known: Mapping[int, Verdict]) -> None:
+        """Ask for those that are not known."""
+        self._samples.update(known)
+        missing = [number for number in self._numbers if number not in known]
         places = asyncio.Semaphore(SAMPLES_AT_ONCE)
 
-        async def one(repeat: int) -> None:
+        async def one(number: int) -> None:
             async with places:
-                self._samples[repeat] = await self._sample(repeat)
+                self._samples[number] = await self._sample(number)
 
-        if repeats == 1:
-            await one(0)
+        if len(missing) == 1:
+            await one(missing[0])
             return
         async with asyncio.TaskGroup() as group:
-            for repeat in range(repeats):
-                group.create_task(one(repeat))
+            for number in missing:
+                group.create_task(one(number))
 
     def finished(self, late: str) -> list[Verdict]:
         """All samples in order; an error that says `late` for those that did not come."""
         missing = self._error(late)
-        return [self._samples.get(repeat, missing) for repeat in range(self._repeats)]
+        return [self._samples.get(number, missing) for number in self._numbers]
 
-    async def _sample(self, repeat: int) -> Verdict:
+    async def _sample(self, number: int) -> Verdict:
         """The effect boundary: the one place where anything that an evaluator raises is caught."""
-        declared, subject = self._declared, apart(self._subject, self._subject.repeat + repeat)
+        declared, subject = self._declared, apart(self._subject, number)
         try:
             verdict = await declared.bind(self._doors).evaluate(subject)
             return shaped(verdict, declared.id, declared.version, self._subject)
@@ -213,7 +222,10 @@ def merged(samples: Sequence[Verdict], declared: Declared, subject: Subject) -> 
         provider=next((each.provider for each in samples if each.provider), ""),
         terms=terms,
         spent=_sum(each.spent for each in samples),
+        saved=_sum(each.saved for each in samples),
+        source=samples[0].source if all(each.source for each in samples) else "",
         samples=tuple(each.score for each in samples),
+        parts=tuple(msgspec.structs.replace(each, terms=None, key="", first=0) for each in samples),
     )
 
 

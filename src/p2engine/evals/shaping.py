@@ -91,7 +91,19 @@ def _given(result: object) -> Mapping[str, Any]:
             return {"score": number(result, "what it returned")}
 
 
-_OWN: Final = {"evaluator", "version", "subject", "samples", "terms", "key", "source", "place"}
+_OWN: Final = {
+    "evaluator",
+    "version",
+    "subject",
+    "samples",
+    "terms",
+    "parts",
+    "first",
+    "key",
+    "source",
+    "saved",
+    "place",
+}
 
 
 def _metrics(given: Mapping[str, Any]) -> dict[str, float]:

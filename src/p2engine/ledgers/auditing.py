@@ -27,6 +27,7 @@ from p2engine.domain.money import (
 from p2engine.errors import UsageError
 from p2engine.ledgers.keys import Head, Keys, is_signed
 from p2engine.ledgers.writing import AccountKey, ScopeKey
+from p2engine.limits import LEDGER_CHECKPOINT_RECORDS
 
 FINDINGS_MAX = 20  # beyond, one more of the same kind tells nobody anything
 
@@ -85,11 +86,16 @@ class Walk:
     """What the records say, one after the other, and where they stop saying it.
 
     keys: without them neither seals nor signatures are looked at. head: the newest record that is known from elsewhere;
-    damage: why it is not, where there is something that cannot be read.
+    damage: why it is not, where there is something that cannot be read. trees: those that are kept with checkpoints.
     """
 
     def __init__(
-        self, keys: Keys | None, head: Head | None, damage: str, checkpoints: Mapping[int, Checkpoint]
+        self,
+        keys: Keys | None,
+        head: Head | None,
+        damage: str,
+        checkpoints: Mapping[int, Checkpoint],
+        trees: Mapping[int, object] | None = None,
     ) -> None:
         self.head = head
         self.findings: list[Finding] = []
@@ -104,6 +110,7 @@ class Walk:
         self._keys = keys
         self._is_noted = keys is None or head is not None or bool(damage)  # a damaged one is a finding
         self._checkpoints = checkpoints
+        self._trees = trees or {}
         self._published: Checkpoint | None = None
         self._counts = {*checkpoints}  # where there is a checkpoint to look at
         if damage:
@@ -155,6 +162,12 @@ class Walk:
             what: What = "replaced" if not count else "cut"
             text = f"records {count + 1} to {head.seq} were written and are gone: the tail was cut, or all of it"
             self.found(what, f"{text} replaced by an older copy", count + 1)
+        due = head.seq // LEDGER_CHECKPOINT_RECORDS * LEDGER_CHECKPOINT_RECORDS if head is not None else 0
+        if max([0, *self._checkpoints]) < due:  # so the limit may be raised, and never lowered
+            text = f"the checkpoint that was signed at record {due} or soon after is gone, and so is any later one"
+            self.found("checkpoint", f"{text}: `p2engine ledger checkpoint` signs what is there now", due)
+        if min(self._checkpoints, default=1) < 1:
+            self.found("checkpoint", "a checkpoint of no records was put there: none is ever signed")
         beyond = max(self._counts, default=0)
         if beyond > count:
             self.found("cut", f"records {count + 1} to {beyond} are gone: a checkpoint knows them", count + 1)
@@ -291,11 +304,14 @@ class Walk:
             self.found("replaced", text, self.count)
 
     def _check(self, count: int) -> None:
-        kept, published, root = self._checkpoints.get(count), self._published, self.peaks.root.hex()
+        kept, published = self._checkpoints.get(count), self._published
+        root, tree = self.peaks.root.hex(), bytes(self.peaks)
         if kept is not None and kept.root != root:
             self.found("checkpoint", f"the first {count} records are not those of their checkpoint", count)
         elif kept is not None and self._keys is not None and not is_signed(kept, self._keys.public):
             self.found("checkpoint", f"the checkpoint of {count} records is not signed by the key", count)
+        elif self._trees.get(count, tree) != tree:
+            self.found("checkpoint", f"the tree that is kept with the checkpoint of {count} records was changed", count)
         if published is not None and published.count == count and published.root != root:
             self.found("checkpoint", f"the first {count} records are not those of the published checkpoint", count)
 

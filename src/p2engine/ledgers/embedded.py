@@ -32,7 +32,7 @@ from p2engine.domain.money import (
 )
 from p2engine.errors import StoreError
 from p2engine.ledgers import embedded_audit, orders, reading
-from p2engine.ledgers.embedded_rows import FileRows, newest_checkpoint, sign, tree_of
+from p2engine.ledgers.embedded_rows import HINT, FileRows, named, newest_checkpoint, sign, tree_of
 from p2engine.ledgers.keyless import KeylessLedger
 from p2engine.ledgers.keys import Head, KeyMissing, Keys
 from p2engine.ledgers.reading import FileBooks
@@ -43,8 +43,6 @@ from p2engine.stores.sqlite_file import Opened, Reader, connect_reader, open_fil
 from p2engine.stores.sqlite_writer import Writer
 
 T = TypeVar("T")
-
-_HINT = "run `p2engine ledger verify`, and restore the file that belongs here"
 
 
 def _salt() -> str:
@@ -70,7 +68,8 @@ class EmbeddedLedger:
             self._db, str(path), grouped=True, committed=self._note, undone=self._forget, busy_wait_s=busy_wait_s
         )
         self._closing: asyncio.Task[None] | None = None
-        self._file = _file_at(path)
+        self._file: tuple[int, int] | None
+        self._file, self._size = _file_at(path) or (None, 0)
 
     @classmethod
     async def open(
@@ -159,10 +158,12 @@ class EmbeddedLedger:
         sign(tree_of(cursor, self._keys), cursor, self._keys, self._now())
 
     def _check_place(self) -> None:
-        """Raises StoreError where the file is no more under its name: what is written there would be lost."""
-        if _file_at(self.path) != self._file:
+        """Raises StoreError where the file is no more under its name, or not whole: what is written would be lost."""
+        file, size = _file_at(self.path) or (None, 0)
+        if file != self._file or size < self._size:
             hint = "end what uses it, run `p2engine ledger verify`, and restore the file that belongs there"
-            raise StoreError(f"{self.path} was replaced or moved away while it was open", hint=hint)
+            raise StoreError(f"{self.path} was cut, replaced or moved away while it was open", hint=hint)
+        self._size = size  # nothing is ever deleted from it, so it only grows, whoever writes
 
     def _forget(self) -> None:
         """Called where a transaction is undone: the rows are as they were."""
@@ -193,13 +194,13 @@ class EmbeddedLedger:
         await asyncio.to_thread(self._db.close)
 
 
-def _file_at(path: Path) -> tuple[int, int] | None:
-    """What tells the file of that name from any other; None where there is none."""
+def _file_at(path: Path) -> tuple[tuple[int, int], int] | None:
+    """What tells the file of that name from any other, and its bytes; None where there is none."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return (found.st_dev, found.st_ino), found.st_size
 
 
 async def open_keyless(
@@ -240,12 +241,16 @@ def _open(path: Path, folder: Path, wait_s: float) -> tuple[Opened, Keys]:
 
 def _recognise(db: sqlite3.Connection, keys: Keys, head: Head | None, path: Path) -> None:
     """Raises StoreError for a file that is not the one which this key wrote last."""
-    (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone()
-    if not ledger:
-        db.execute("UPDATE meta SET value = ? WHERE name = 'ledger' AND value = ''", (keys.public,))
-    (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone()
+    ledger = named(db)
     if ledger != keys.public:
-        raise StoreError(f"{path} is another ledger: it was written with another key", hint=_HINT)
+        keys.check_public()
+    if ledger == "":
+        db.execute("UPDATE meta SET value = ? WHERE name = 'ledger' AND value = ''", (keys.public,))
+        ledger = named(db)  # another process may have been first
+    if ledger is None:
+        raise StoreError(f"{path} does not say whose ledger it is: that was taken out", hint=HINT)
+    if ledger != keys.public:
+        raise StoreError(f"{path} is another ledger: it was written with another key", hint=HINT)
     if head is None or not head.seq:
         return
     row = db.execute("SELECT link FROM record WHERE seq = ?", (head.seq,)).fetchone()
@@ -254,7 +259,7 @@ def _recognise(db: sqlite3.Connection, keys: Keys, head: Head | None, path: Path
 
 
 def _not_as_written(path: Path) -> StoreError:
-    return StoreError(f"{path} is not as it was last written: it was cut, changed or replaced", hint=_HINT)
+    return StoreError(f"{path} is not as it was last written: it was cut, changed or replaced", hint=HINT)
 
 
 def _shut(opened: Opened) -> None:

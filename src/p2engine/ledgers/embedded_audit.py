@@ -12,8 +12,8 @@ from pathlib import Path
 from p2engine.domain.money import AccountName, Audit, BookId, Checkpoint, Finding, Proof, kind_of_account
 from p2engine.errors import StoreError, UsageError
 from p2engine.ledgers.auditing import Line, Plain, Stop, Told, Walk, make_proof
-from p2engine.ledgers.embedded_rows import newest_checkpoint, read_checkpoint
-from p2engine.ledgers.keys import Keys
+from p2engine.ledgers.embedded_rows import named, newest_checkpoint, read_checkpoint
+from p2engine.ledgers.keys import PUBLIC_MEND, Keys
 from p2engine.ledgers.writing import AccountKey, ScopeKey
 from p2engine.stores.sqlite_file import connect_reader, store_error
 
@@ -65,16 +65,21 @@ def _verify_none(walk: Walk, keys: Keys | None, published: Checkpoint | None) ->
 def _verify(
     db: sqlite3.Connection,
     keys: Keys | None,
-    walk_of: Callable[[dict[int, Checkpoint]], Walk],
+    walk_of: Callable[..., Walk],
     published: Checkpoint | None,
 ) -> Audit:
-    (ledger,) = db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone() or ("",)
-    public = keys.public if keys else str(ledger)
-    rows = db.execute("SELECT count, root, at, signature FROM checkpoint ORDER BY count")
-    walk = walk_of({row[0]: read_checkpoint(row, public) for row in rows})
+    ledger = named(db)
+    doubt = keys.doubt_public() if keys and ledger != keys.public else ""
+    public = keys.public if keys else ledger or ""
+    rows = db.execute("SELECT count, root, at, signature, peaks FROM checkpoint ORDER BY count").fetchall()
+    walk = walk_of({row[0]: read_checkpoint(row[:4], public) for row in rows}, {row[0]: row[4] for row in rows})
     if published is not None:
         walk.hold_to(published, public)
-    if keys is not None and ledger not in ("", keys.public):
+    if doubt:
+        walk.found("changed", f"{doubt}; {PUBLIC_MEND}")
+    if ledger is None:
+        walk.found("changed", "the file does not say whose ledger it is: that was taken out")
+    elif keys is not None and ledger not in ("", keys.public):
         walk.found("replaced", "the file is of another ledger: it was written with another key")
     newest: dict[int, int] = {}
     try:
@@ -118,10 +123,10 @@ def _is_listed(db: sqlite3.Connection) -> bool:
 def _compare(db: sqlite3.Connection, walk: Walk, newest: dict[int, int]) -> None:
     accounts = []
     of = "newest" if _is_listed(db) else "NULL"
-    for aid, named, book, name, instrument, kind, owner, *kept in db.execute(
+    for aid, last, book, name, instrument, kind, owner, *kept in db.execute(
         f"SELECT aid, {of}, book, name, instrument, kind, owner, balance, received, sent, transfers FROM account"  # noqa: S608
     ):
-        if named is not None and named != newest.get(aid, 0):
+        if last is not None and last != newest.get(aid, 0):
             walk.found("balance", f"{name} is kept with another newest record than it has")
         if kind != _kind(name):
             walk.found("balance", f"{name} is kept as a {kind}, which its name is not")

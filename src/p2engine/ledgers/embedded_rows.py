@@ -10,6 +10,8 @@ from p2engine.ledgers.keys import Keys, is_signed
 from p2engine.ledgers.writing import AccountKey, Line, Row, Scope, ScopeKey, Top, Writing, read_record
 from p2engine.limits import LEDGER_CHECKPOINT_RECORDS, LEDGER_ROWS_KEPT_MAX
 
+HINT = "run `p2engine ledger verify`, and restore the file that belongs here"
+
 _NOWHERE = Row(AccountKey(BookId(""), AccountName(""), ""))  # stands for an account that there is not
 
 
@@ -28,7 +30,7 @@ class FileRows:
         self._tree: Peaks | None = None  # over all records, once it has been worked out
         self.top = Top(*(db.execute("SELECT seq, link, at FROM record ORDER BY seq DESC LIMIT 1").fetchone() or ()))
         if not isinstance(self.top.link, bytes) or not isinstance(self.top.at, float):
-            raise StoreError(f"record {self.top.seq} of the ledger was changed", hint="run `p2engine ledger verify`")
+            raise StoreError(f"record {self.top.seq} of the ledger was changed", hint=HINT)
 
     def are_current(self) -> bool:
         """Whether nobody else has changed the file, and few enough rows are kept."""
@@ -49,8 +51,7 @@ class FileRows:
             ).fetchone()
             if found is None:
                 return None
-            balance, received, sent, *rest = found
-            row = self._accounts[key] = Row(key, int(balance), int(received), int(sent), *rest)
+            row = self._accounts[key] = _row(key, found)
         return row
 
     def record(self, order: str) -> Record | None:
@@ -67,7 +68,7 @@ class FileRows:
             found = self._db.execute(
                 "SELECT spent, count FROM scope WHERE book = ? AND name = ? AND instrument = ?", key
             ).fetchone()
-            scope = self._scopes[key] = Scope(int(found[0]), found[1]) if found else Scope()
+            scope = self._scopes[key] = _scope(key, found) if found else Scope()
         return scope
 
     def flush(self, writing: Writing, keys: Keys) -> None:
@@ -109,6 +110,23 @@ class FileRows:
             sign(self._tree, db, keys, writing.at)
 
 
+def _row(key: AccountKey, found: tuple[Any, ...]) -> Row:
+    """Raises StoreError for what is no number."""
+    balance, received, sent, transfers, *rest = found
+    try:
+        return Row(key, int(balance), int(received), int(sent), int(transfers), *rest)
+    except (ValueError, TypeError):
+        raise StoreError(f"the account {key.name} of the ledger was changed", hint=HINT) from None
+
+
+def _scope(key: ScopeKey, found: tuple[Any, ...]) -> Scope:
+    """Raises StoreError for what is no number."""
+    try:
+        return Scope(int(found[0]), int(found[1]))
+    except (ValueError, TypeError):
+        raise StoreError(f"what the ledger keeps of {key.name} was changed", hint=HINT) from None
+
+
 def _line(line: Line, named: dict[int, Row]) -> tuple[Any, ...]:
     """A row of the table. It goes to the end of the lists of the accounts that it names."""
     record, body, link, seal, payer, payee = line
@@ -128,6 +146,13 @@ def _placed(rows: list[Row], db: sqlite3.Cursor) -> list[tuple[Any, ...]]:
     for place, row in enumerate(rows, newest + 1):
         row.place = place
     return [(row.place, *row.key, row.kind, row.owner) for row in rows]
+
+
+def named(db: sqlite3.Connection) -> str | None:
+    """The public key that the file names, "" while it holds no record; None where that was taken out."""
+    sql = "SELECT value, EXISTS (SELECT 1 FROM record) FROM meta WHERE name = 'ledger'"
+    public, is_used = db.execute(sql).fetchone() or (None, True)
+    return public if isinstance(public, str) and (public or not is_used) else None
 
 
 def newest_checkpoint(db: sqlite3.Connection | sqlite3.Cursor, public: str) -> Checkpoint | None:
@@ -163,7 +188,7 @@ def tree_of(db: sqlite3.Cursor, keys: Keys) -> Peaks:
     ):
         whole = isinstance(body, bytes) and isinstance(kept, bytes) and isinstance(start, bytes)
         if not whole or seq != peaks.count + 1 or link(start, body) != kept or keys.seal(kept) != seal:
-            raise StoreError(f"record {peaks.count + 1} of the ledger was changed", hint="run `p2engine ledger verify`")
+            raise StoreError(f"record {peaks.count + 1} of the ledger was changed", hint=HINT)
         start = kept
         peaks.add(kept)
     return peaks
@@ -174,9 +199,9 @@ def _peaks(db: sqlite3.Cursor, keys: Keys) -> Peaks:
     found = db.execute("SELECT count, peaks FROM checkpoint ORDER BY count DESC LIMIT 1").fetchone()
     if found is None:
         return Peaks()
-    peaks, newest = Peaks.from_bytes(*found), newest_checkpoint(db, keys.public)
-    whole = len(peaks.peaks) == peaks.count.bit_count()
+    count, packed = found
+    peaks = Peaks.from_bytes(count, packed if isinstance(packed, bytes) else b"")
+    newest, whole = newest_checkpoint(db, keys.public), len(peaks.peaks) == count.bit_count()
     if newest is None or not whole or newest.root != peaks.root.hex() or not is_signed(newest, keys.public):
-        text = f"the checkpoint of {found[0]} records of the ledger was changed"
-        raise StoreError(text, hint="run `p2engine ledger verify`")
+        raise StoreError(f"the checkpoint of {count} records of the ledger was changed", hint=HINT)
     return peaks

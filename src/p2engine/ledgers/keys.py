@@ -26,6 +26,8 @@ class Head(NamedTuple):
 
 _LOSS = "without it nobody can tell a tail that was cut, or an older copy, but by a checkpoint that was published"
 
+PUBLIC = "ledger.pub"
+PUBLIC_MEND = "take it away: it is made again from the key"
 IN_A_FILE = "ledger.head"
 IN_REDIS = "redis.head"
 
@@ -45,7 +47,7 @@ class Keys:
         key = blake2b(seed, digest_size=32, person=b"p2engine seal").digest()
         self._begun = blake2b(digest_size=SEAL_BYTES, key=key).copy  # to copy it costs less than half of beginning
         self.head_file = folder / head
-        self._pub = folder / "ledger.pub"
+        self._pub = folder / PUBLIC
         self._public = ""
 
     @classmethod
@@ -55,6 +57,7 @@ class Keys:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not path.exists():
+                (folder / PUBLIC).unlink(missing_ok=True)  # of another key, which is gone
                 _make(path)
             seed = bytes.fromhex(path.read_text("ascii"))
         except (OSError, ValueError) as error:
@@ -72,15 +75,33 @@ class Keys:
 
     @property
     def public(self) -> str:
-        if not self._public and self._pub.exists():  # to read it is quicker than to work it out
-            self._public = self._pub.read_text("ascii").strip()
         if not self._public:
-            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-            self._public = Ed25519PrivateKey.from_private_bytes(self._seed).public_key().public_bytes_raw().hex()
+            with suppress(OSError, ValueError):  # to read it is quicker than to work it out
+                self._public = self._pub.read_text("ascii").strip()
+        if not self._public:
+            self._public = self._worked_out()
             with suppress(OSError):
                 self._pub.write_text(f"{self._public}\n", "ascii")
         return self._public
+
+    def doubt_public(self) -> str:
+        """What is wrong with the public key that lies beside the key, "" for nothing. `public` is the key's own then.
+
+        Asked where a ledger names another one, or none yet: to work it out takes a while.
+        """
+        said, self._public = self.public, self._worked_out()
+        return "" if said == self._public else f"{self._pub} is not the public key of the key beside it"
+
+    def check_public(self) -> None:
+        """Raises StoreError for one that lies beside the key and is another's."""
+        doubt = self.doubt_public()
+        if doubt:
+            raise StoreError(doubt, hint=PUBLIC_MEND)
+
+    def _worked_out(self) -> str:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        return Ed25519PrivateKey.from_private_bytes(self._seed).public_key().public_bytes_raw().hex()
 
     def seal(self, link: bytes) -> bytes:
         """What only the holder of the key can put beside a link."""

@@ -291,7 +291,7 @@ def _within(limit: Limit, order: Transfer | Hold, writing: Writing) -> None:
         raise No("limit", "a limit has no name to be counted by")
     counted = writing.scope(order.book, limit.scope, order.amount.instrument)
     if limit.amount is not None and counted.spent + order.amount.units > limit.amount.units:
-        raise No("limit", f"{limit.says}; {Amount(counted.spent)} of it is spent")
+        raise No("limit", f"{limit.says}; {Amount(counted.spent)} of it is spent" if counted.spent else limit.says)
     if limit.count is not None and counted.count >= limit.count:
         raise No("limit", limit.says)
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from p2engine.domain.money import Account, AccountName, Amount, BookId, Record, RecordQuery
+from p2engine.errors import StoreError
+from p2engine.ledgers.embedded_rows import HINT, named
 from p2engine.ledgers.keys import Head
 from p2engine.ledgers.writing import read_record
 from p2engine.limits import RECORDS_MAX
@@ -67,7 +69,7 @@ class FileBooks:
 
     def public(self) -> str:
         """The public key that the file names."""
-        return self._read(_public)
+        return self._read(named) or ""
 
     async def record(self, order: str) -> Record | None:
         return self._found(None, record, order)
@@ -91,10 +93,6 @@ class FileBooks:
             return nothing
 
 
-def _public(db: sqlite3.Connection) -> str:
-    return str((db.execute("SELECT value FROM meta WHERE name = 'ledger'").fetchone() or ("",))[0])
-
-
 def _places(db: sqlite3.Connection, query: RecordQuery) -> list[int | None]:
     """The accounts whose records they are; None: anybody's."""
     if query.account is None:
@@ -116,14 +114,18 @@ def _rows(db: sqlite3.Connection, query: RecordQuery, place: int | None) -> sqli
 
 
 def _account(row: tuple[Any, ...]) -> Account:
+    """Raises StoreError for what is no number."""
     name, book, kind, balance, received, sent, transfers, owner, instrument = row
-    return Account(
-        name=name,
-        book=book,
-        kind=kind,
-        balance=Amount(int(balance), instrument),
-        received=Amount(int(received), instrument),
-        sent=Amount(int(sent), instrument),
-        transfers=transfers,
-        owner=owner,
-    )
+    try:
+        return Account(
+            name=name,
+            book=book,
+            kind=kind,
+            balance=Amount(int(balance), instrument),
+            received=Amount(int(received), instrument),
+            sent=Amount(int(sent), instrument),
+            transfers=int(transfers),
+            owner=owner,
+        )
+    except (ValueError, TypeError):
+        raise StoreError(f"the account {name} of the ledger was changed", hint=HINT) from None

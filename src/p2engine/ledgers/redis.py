@@ -177,6 +177,7 @@ async def _recognise(server: RedisServer, names: Names, folder: Path) -> Keys:
     if keys is None:
         raise KeyMissing(f"the key of {where} is not in {folder}", hint=mend)
     if public != keys.public.encode():
+        keys.check_public()
         raise StoreError(f"{where} has another key than the one in {folder}", hint=mend)
     if schema is not None and int(schema) < SCHEMA:
         await client.hset(meta, "schema", str(SCHEMA))
@@ -190,6 +191,7 @@ async def _begin(client: Any, meta: str, keys: Keys | None, folder: Path, where:
         hint = f"restore its data; or, to begin anew, take {keys.head_file} away on each machine: the key stays"
         raise StoreError(f"{where} is gone: it had {head.seq} records by {folder}", hint=hint)
     made = keys if keys is not None else await asyncio.to_thread(Keys.at, folder, head=IN_REDIS)
+    made.check_public()
     await client.hsetnx(meta, "ledger", made.public)
     await client.hsetnx(meta, "schema", str(SCHEMA))
     return made, await client.hget(meta, "ledger")

@@ -14,7 +14,7 @@ from typing import Any, Final
 from p2engine.domain.money import Audit, Checkpoint, Finding, Proof
 from p2engine.errors import StoreBusy, StoreError, UsageError
 from p2engine.ledgers.auditing import Plain, Stop, Told, Walk, make_proof
-from p2engine.ledgers.keys import IN_REDIS, Keys
+from p2engine.ledgers.keys import IN_REDIS, PUBLIC_MEND, Keys
 from p2engine.ledgers.redis_rows import (
     HINT,
     Fetched,
@@ -65,9 +65,14 @@ class _Looking:
 
     async def audit(self, published: Checkpoint | None) -> Audit:
         noted, damage = self._keys.look_at_head() if self._keys else (None, "")
-        public = await self._ask(self._client.hget, self._names.key("meta"), "ledger")
-        name = self._keys.public if self._keys else (public or b"").decode()
+        schema, public = await self._ask(self._client.hmget, self._names.key("meta"), "schema", "ledger")
+        doubt = self._keys.doubt_public() if self._keys and public != self._keys.public.encode() else ""
+        name = self._keys.public if self._keys else (public or b"").decode(errors="replace")
         walk = Walk(self._keys, noted, damage, await self._checkpoints(name))
+        if schema is not None and not schema.isdigit():
+            walk.found("changed", "the schema that the ledger names is none: it was changed")
+        if doubt:
+            walk.found("changed", f"{doubt}; {PUBLIC_MEND}")
         if published is not None:
             walk.hold_to(published, name)
         if public is None and noted is not None:

@@ -26,6 +26,14 @@ def text(words: str) -> bytes:
     return words.encode("utf-8", "surrogatepass")
 
 
+def _words(text: bytes) -> str:
+    """What `text` wrote; of what somebody else put there, as much as can be read."""
+    try:
+        return text.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return text.decode(errors="replace")
+
+
 class Names:
     """The keys of one ledger. No book, account or instrument has a NUL in its name."""
 
@@ -80,7 +88,7 @@ def field_of(key: AccountKey) -> bytes:
 
 def key_of(book: str, name: bytes) -> AccountKey:
     """Of the account in a field of a book."""
-    words, _, instrument = name.decode("utf-8", "surrogatepass").rpartition("\0")
+    words, _, instrument = _words(name).rpartition("\0")
     return AccountKey(BookId(book), AccountName(words), instrument)
 
 
@@ -102,7 +110,7 @@ def scope_field(key: ScopeKey) -> bytes:
 
 
 def scope_key(name: bytes) -> ScopeKey:
-    book, _, rest = name.decode("utf-8", "surrogatepass").partition("\0")
+    book, _, rest = _words(name).partition("\0")
     scope, _, instrument = rest.rpartition("\0")
     return ScopeKey(BookId(book), scope, instrument)
 

@@ -46,10 +46,12 @@ def has_failed(content: str) -> bool:
 
 def outcome_line(call: ToolUse, content: str) -> str:
     """What a call came to, in a line or a few."""
-    text = clip(_plain(_read(content), call.name), RESULT_CHARS_MAX).removeprefix(NOT_DONE) or "(empty)"
+    value = _read(content)
+    text = clip(_plain(value, call.name), RESULT_CHARS_MAX).removeprefix(NOT_DONE) or "(empty)"
     # An answer that tells of several things, not all of them done, has lines of its own that say so.
     told = call.name == "delegate" and f"\n{NOT_DONE}" in content and not content.startswith(NOT_DONE)
-    return f"{NOT_DONE if has_failed(content) and not told else ''}{_label(call)}: {text}".replace(": \n", ":\n", 1)
+    line = f"{_label(call, value)}: {text}".replace(": \n", ":\n", 1)
+    return f"{NOT_DONE}{line}" if has_failed(content) and not told else line
 
 
 def clip(text: str, chars: int) -> str:
@@ -62,12 +64,15 @@ def quoted(text: str) -> str:
     return f"“{clip(' '.join(text.split()), QUOTED_CHARS_MAX)}”"
 
 
-def _label(call: ToolUse) -> str:
+def _label(call: ToolUse, result: Any) -> str:
+    """What was called, in words. What the call left to the tool, its result may tell."""
     arguments = {key: clip(str(value), 80) for key, value in call.arguments.items()}
     if call.name == "check_balance" and "agent_id" not in arguments:
         return "My balance"
     words = re.split(r"\{(\w+)\}", _LABELS.get(call.name, clip(call.name, 80)))
-    label = "".join(arguments.get(word, "?") if number % 2 else word for number, word in enumerate(words))
+    told = result if isinstance(result, dict) else {}
+    known = {word: clip(str(told.get(word, "?")), 80) for word in words[1::2]} | arguments
+    label = "".join(known[word] if number % 2 else word for number, word in enumerate(words))
     return f"{label} ({arguments['reason']})" if arguments.get("reason") else label
 
 

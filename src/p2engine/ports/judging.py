@@ -1,9 +1,13 @@
 """Who judges."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, Protocol, runtime_checkable
 
 from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.verdicts import Subject, Verdict
+
+NONE_KNOWN: Final[Mapping[int, Verdict]] = MappingProxyType({})
 
 
 @runtime_checkable
@@ -27,7 +31,7 @@ class Judges(Protocol):
         ...
 
     def key(self, evaluation: Evaluation, subject: Subject) -> str:
-        """A hash of all that a verdict depends on but the number of samples: who judges and how, and what is shown.
+        """A hash of all that a verdict depends on but its samples: who judges and how, and what is shown.
 
         Empty where that cannot be said.
         """
@@ -37,6 +41,8 @@ class Judges(Protocol):
         """Whether a model judges: what it said of the same before is worth looking for."""
         ...
 
-    async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:
-        """Ask as often as the evaluation says, within its time."""
+    async def __call__(
+        self, evaluation: Evaluation, subject: Subject, known: Mapping[int, Verdict] = NONE_KNOWN
+    ) -> Verdict:
+        """Ask as often as the evaluation says, within its time. known: samples by number, which are not asked for."""
         ...

@@ -31,10 +31,11 @@ class Store(Protocol):
         """All or nothing. Raises HeadMoved, AlreadySettled, NameTaken, StoreBusy."""
         ...
 
-    def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed] | str]:
+    def follow(self, ref: StackRef, *, since: int, answers: bool = False) -> AsyncIterator[Sequence[Placed] | str]:
         """The commits of a stack from entry `since` on, as they come, whoever writes them, until the store closes.
 
         Between them, where the store can carry it, the text that is spoken there before its commit.
+        answers: only commits that `may_answer` are asked for; others, and text, may be left out.
         """
         ...
 
@@ -47,7 +48,7 @@ class Store(Protocol):
         ...
 
     async def known(self, name: str) -> Event | None:
-        """The newest fact that is kept of those with this `known_as`, wherever in the log it stands. O(1)."""
+        """The fact that took this name, wherever in the log it stands; None where it is not kept. O(1)."""
         ...
 
     async def newest(self) -> Cursor:

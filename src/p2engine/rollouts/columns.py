@@ -12,17 +12,18 @@ from typing import Final, NamedTuple
 from p2engine.rollouts.results import TrialResult
 
 MEASURES: Final[dict[str, Callable[[TrialResult], float | None]]] = {
-    "tokens": lambda row: row.spent.tokens + row.judged.tokens,
-    "cost_usd": lambda row: None if row.spent.unpriced or row.judged.unpriced else row.spent.usd + row.judged.usd,
-    "judge_cost_usd": lambda row: row.judged.cost_usd,
-    "duration_s": lambda row: row.duration_s,
+    "tokens": lambda row: row.spent.tokens + row.judged.tokens + row.saved.tokens,
+    "cost_usd": lambda row: row.price.cost_usd,
+    "judge_cost_usd": lambda row: row.judged.plus(row.saved).cost_usd,
+    "duration_s": lambda row: None if row.resumed else row.duration_s,
     "steps": lambda row: row.steps,
     "artifacts": lambda row: row.artifacts,
     "reward": lambda row: row.reward,
     "received": lambda row: None if row.received is None else float(row.received),
     "sent": lambda row: None if row.sent is None else float(row.sent),
 }
-"""What every trial has beside its metrics; tokens and cost with delegates and judges. None where it is not known."""
+"""What every trial has beside its metrics; tokens and cost with delegates and judges, as
+if all of them had been asked. None where it is not known."""
 
 
 class Column(NamedTuple):

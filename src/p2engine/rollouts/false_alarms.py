@@ -50,6 +50,20 @@ class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+def can_halve(report: Report) -> bool:
+    """Whether two trials of one task and variant have a score. Offline nothing is halved."""
+    seen: set[tuple[str, str, str, str]] = set()
+    scores = {team.team: team.scores for team in report.teams}
+    for row in report.rows if not report.offline else ():
+        for metric in scores.get(row.team, ()):
+            if row.metrics.get(metric) is not None:
+                place = (row.team, row.variant, row.task, metric)
+                if place in seen:
+                    return True
+                seen.add(place)
+    return False
+
+
 def false_alarms(report: Report, *, splits: int = SPLITS) -> tuple[FalseAlarms, ...]:
     """Halves of each variant's own repeats, drawn so many times and compared, in each score that it has.
 

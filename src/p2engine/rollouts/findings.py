@@ -145,6 +145,7 @@ def _undecided(team: TeamReport, tested: Sequence[Contrast]) -> str:
 def warnings(team: TeamReport, *, offline: bool) -> Iterator[str]:
     """What a reader must know before believing a number; where nothing is compared, only what went wrong."""
     yield from _failed(team.arms)
+    yield from _labelled(team.whole)
     if offline or not team.whole.answered:
         return
     yield from _unscored(team)
@@ -162,6 +163,16 @@ def _failed(arms: Iterable[ArmReport]) -> Iterator[str]:
                 kinds[each.status] = kinds.get(each.status, 0) + each.n
             words = ", ".join(f"{status} {n}" for status, n in kinds.items())
             yield f"{arm.variant}: {arm.errors} of {arm.n} trials have no answer ({words})"
+
+
+def _labelled(whole: ArmReport) -> Iterator[str]:
+    """Verdicts that decide and give no number."""
+    for name, each in whole.unjudged.items():
+        scored = whole.scored(name)
+        labels = each.of - each.undecided - each.failed - scored
+        if labels > 0:
+            left = "the mean is over the others" if scored else "there is no mean"
+            yield f"{name} gave a label without a score in {labels} of {each.of} trials; {left}"
 
 
 def _unscored(team: TeamReport) -> Iterator[str]:

@@ -44,9 +44,11 @@ class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     """One finished trial. conversation: its name. metrics: name -> number, None where a judge left it undecided.
 
     verdicts: evaluator -> how it came out, of those that had something to judge. spent: by the agents, delegates
-    included; judged: by the judges, of steps as well. steps: model replies and results. reward: the sum that tools
+    included; judged: by the judges, of steps as well; saved: what judges had cost elsewhere that were not asked again.
+    steps: model replies and results. reward: the sum that tools
     gave, None where none did. received, sent: by the wallets of the agents that took part, as text; None where several
-    trials share a book. duration_s: from the message to the end. models: as the providers named them. offline: whether
+    trials share a book. duration_s: from its opening to its end. resumed: it was opened by a process that
+    ended before it did, so that it may have waited for another. models: as the providers named them. offline: whether
     the stand-in answered. lost: what earlier attempts at it cost, which a cancellation of the rollout cut off; part of
     what the rollout has spent, and of no other number.
     """
@@ -66,12 +68,14 @@ class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     verdicts: dict[str, str] = {}
     spent: Spent = Spent()
     judged: Spent = Spent()
+    saved: Spent = Spent()
     steps: int = 0
     artifacts: int = 0
     reward: float | None = None
     received: str | None = None
     sent: str | None = None
     duration_s: float = 0.0
+    resumed: bool = False
     models: tuple[str, ...] = ()
     offline: bool = False
     lost: Spent = Spent()
@@ -80,6 +84,11 @@ class TrialResult(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True,
     def cost(self) -> Spent:
         """What it and its judges spent together."""
         return self.spent.plus(self.judged)
+
+    @property
+    def price(self) -> Spent:
+        """What it costs where every judge is asked, which is no merit of whoever came first: to be compared by."""
+        return self.cost.plus(self.saved)
 
     @property
     def key(self) -> str:
@@ -124,6 +133,7 @@ def result_of(
         verdicts={name: each.status for name, each in zip(names, found, strict=True) if each.status is not None},
         spent=_spent(replies),
         judged=_sum(verdict.spent for verdict in owed),
+        saved=_sum(verdict.saved for verdict in owed),
         steps=sum(each.kind in ("model.reply", "state.tool_result", "state.agent_result") for each in events),
         artifacts=sum(each.kind == "artifact.saved" for each in events),
         reward=sum(given) if given else None,

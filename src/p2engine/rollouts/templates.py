@@ -28,7 +28,7 @@ def trial_message(trial: Trial, teams: Mapping[str, Any] | None = None) -> str:
     left to say.
     """
     text = fill(template(trial.message), **_values(trial.task), **({} if teams is None else {"teams": teams}))
-    if not text:
+    if not text.strip():
         raise TemplateFault("the message is empty", 1)
     return text
 

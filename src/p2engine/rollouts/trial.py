@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from itertools import count
@@ -19,6 +19,7 @@ from p2engine.domain.records import Query
 from p2engine.domain.setup import Spent
 from p2engine.domain.states import AnyState, Finished, Override, Reason, UserMessage
 from p2engine.errors import StoreError, UsageError
+from p2engine.evals.running import NAMED
 from p2engine.limits import EVALUATION_TIMEOUT_S, NAME_BYTES_MAX, QUERY_EVENTS_MAX
 from p2engine.rollouts.news import News
 from p2engine.rollouts.results import KINDS, TIMED_OUT, TrialResult, result_of
@@ -91,9 +92,10 @@ async def play(
     """
     variant, name = team.variant(trial.variant), trial_name(scene.rollout, trial)
     try:
-        conversation, lost = await _opened(scene, trial, team, name)
+        begun_at = scene.engine.world.clock.now()
+        conversation, ended, lost = await _opened(scene, trial, team, name)
         result = await _played(scene, trial, team, conversation, trial_message(trial, earlier), usd)
-        return replace(result, lost=lost)
+        return replace(result, lost=lost, resumed=not ended and conversation.record.created_at < begun_at)
     except StoreError:
         raise
     except (TemplateFault, UsageError) as error:
@@ -103,14 +105,14 @@ async def play(
         return _fallen(trial, variant, name, f"{type(error).__name__}: {error}")
 
 
-async def _opened(scene: Scene, trial: Trial, team: Team, name: str) -> tuple[Conversation, Spent]:
-    """The conversation of a trial: the first that was not cut off; and what those cost that were."""
+async def _opened(scene: Scene, trial: Trial, team: Team, name: str) -> tuple[Conversation, bool, Spent]:
+    """The conversation of a trial: the first that was not cut off; whether it has ended; what those cost that were."""
     agent, lost = team.variant(trial.variant).agent, Spent()
     for tried in _attempts(name):
         found = await scene.engine.conversation(tried, agent=agent, group=scene.rollout)
         ground = (await scene.engine.world.stacks.refresh(found.record.current)).ground
         if not isinstance(ground, Finished) or (ground.reason, ground.detail) != ("cancelled", CUT_OFF):
-            return found, lost
+            return found, isinstance(ground, Finished), lost
         lost = lost.plus((await _row(scene, trial, team, found, found.record.current)).cost)
     raise AssertionError("there is always a further attempt")
 
@@ -143,7 +145,8 @@ async def _played(
         changes["budget"] = {**own, "usd": min(usd, own.get("usd") or usd)}
     setup = await scene.engine.world.roster.setup(conversation.record.agent, changes)
     said = (Override(changes=changes, setup=setup, source="rollout"), UserMessage(text=text))
-    if await _ended(conversation, said, team.timeout_s) is not None and evaluations:
+    limits = [each for each in (team.timeout_s, changes.get("budget", {}).get("seconds")) if each is not None]
+    if await _ended(conversation, said, min(limits, default=None)) is not None and evaluations:
         await _judged(scene, conversation.record.id, root, evaluations)
     result = await _row(scene, trial, team, conversation, root)
     if book is None or team.ledger == "shared" or scene.engine.world.ledger is None:
@@ -158,9 +161,19 @@ async def _played(
     return replace(result, received=str(Amount(received)), sent=str(Amount(sent)))
 
 
-def _sampled(evaluations: Iterable[Evaluation], trial: Trial) -> list[Evaluation]:
-    """Repeats of a task have samples of their own, so that what they differ by is the judge as well."""
-    return [replace(each, first=(trial.repeat - 1) * each.repeats) for each in evaluations]
+def _sampled(evaluations: Sequence[Evaluation], trial: Trial) -> list[Evaluation]:
+    """Repeats of a task have samples of their own, and so have two judges that are the same."""
+    found = []
+    for place, each in enumerate(evaluations):
+        alike = [one.repeats if _judges_like(one, each) else 0 for one in evaluations]
+        found.append(replace(each, first=(trial.repeat - 1) * sum(alike) + sum(alike[:place])))
+    return found
+
+
+def _judges_like(one: Evaluation, other: Evaluation) -> bool:
+    """Whatever their scores are called."""
+    params = [{name: value for name, value in each.params.items() if name != NAMED} for each in (one, other)]
+    return (one.evaluator, one.version, params[0]) == (other.evaluator, other.version, params[1])
 
 
 async def _book(scene: Scene, team: Team, variant: Variant, name: str) -> BookId | None:

@@ -7,7 +7,7 @@ from p2engine.rollouts.results import TrialResult
 
 
 def trial_row(row: TrialResult) -> dict[str, Any]:
-    """A trial as programs see it. cost_usd: judges included."""
+    """A trial as programs see it. cost_usd: judges included; saved: what judges had cost that were not asked again."""
     return {
         "team": row.team,
         "variant": row.variant,
@@ -27,7 +27,10 @@ def trial_row(row: TrialResult) -> dict[str, Any]:
         "judge_tokens": row.judged.tokens,
         "cost_usd": row.cost.cost_usd,
         "judge_cost_usd": row.judged.cost_usd,
+        "saved_tokens": row.saved.tokens,
+        "saved_usd": row.saved.cost_usd,
         "duration_s": row.duration_s,
+        "resumed": row.resumed,
         "steps": row.steps,
         "artifacts": row.artifacts,
         "reward": row.reward,

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from p2engine.domain.ids import EffectId, StackRef, ref_of
+from p2engine.domain.ids import ConversationId, EffectId, StackRef, ref_of
 from p2engine.domain.money import (
     PROVIDER,
     SPEND,
@@ -96,6 +96,18 @@ class Bookkeeper:
     async def catch_up(self) -> None:
         """Book what models cost by now, and let the log have all that the ledger wrote by now. Raises StoreError."""
         await self._go(books=True, tells=True)
+
+    async def book(self, conversation: ConversationId) -> None:
+        """Book what models cost in one conversation; what is booked is not written again. Raises StoreError."""
+        after, is_last = Cursor(), self._world.ledger is None
+        while not is_last:
+            query = Query(kinds=COSTS, conversation=conversation, after=after, limit=BOOKED_AT_ONCE)
+            events = await self._world.store.events(query)
+            costs = [cost for event in events if (cost := cost_of(event)) is not None]
+            if costs:
+                await self._pay(costs)
+            is_last = len(events) < BOOKED_AT_ONCE
+            after = after if is_last else events[-1].cursor
 
     async def aclose(self) -> None:
         """Finish what this process is behind with, within the grace period."""

@@ -182,7 +182,8 @@ class Conversation:
         write is taken in once it is done, so that the waiter is there to be told.
         """
         stacks, begun = self._world.stacks, asyncio.Event()
-        news = self._world.store.follow(waiter.ref, since=(await stacks.get(waiter.ref)).head)
+        since, text = (await stacks.get(waiter.ref)).head, self._world.bus.on_text(waiter.ref)
+        news = self._world.store.follow(waiter.ref, since=since, answers=text is None)
 
         async def follow() -> None:
             async for commits in news:

@@ -217,7 +217,10 @@ class Engine:
         Raises UsageError where the conversation owes something, ConflictError where it has moved since it was looked
         at, and StoreError.
         """
-        await self.bookkeeper.catch_up()
+        try:
+            await self.bookkeeper.catch_up()
+        except StoreError:  # a store that is full is to be pruned all the same, where nothing is lost by it
+            await self.bookkeeper.book(plan.conversation.id)
         await pruning.take(self.world, plan)
 
     async def collect(self) -> Freed:

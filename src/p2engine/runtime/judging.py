@@ -1,7 +1,7 @@
 """Judging: what an evaluator is shown of a stack, and how its verdict is written. Knows no evaluator."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -10,8 +10,7 @@ from p2engine.domain.evaluation import Evaluation
 from p2engine.domain.ids import StackRef
 from p2engine.domain.messages import Usage
 from p2engine.domain.money import MAIN_BOOK, BookId
-from p2engine.domain.records import Batch, Fact
-from p2engine.domain.setup import Spent
+from p2engine.domain.records import Batch, Fact, Query
 from p2engine.domain.stack import Stack
 from p2engine.domain.states import (
     AgentCall,
@@ -27,6 +26,7 @@ from p2engine.domain.states import (
 )
 from p2engine.domain.verdicts import Holding, Line, Subject, Verdict
 from p2engine.errors import AlreadySettled, CorruptEntry, NewerFormat, StoreError, UsageError
+from p2engine.limits import QUERY_EVENTS_MAX
 from p2engine.ports import Judges
 from p2engine.runtime.world import Kept, World
 
@@ -37,12 +37,15 @@ VERDICT = "eval.verdict"
 
 async def judged(effect: Judge, world: World, why_not: str = "") -> Fact:
     """The verdict that is owed, as a fact to write. why_not: nobody can be asked, and it is an error for that."""
-    subject = await subject_of(world, effect.ref, effect.key[0] + 1, effect.evaluation)
+    evaluation = effect.evaluation
+    subject = await subject_of(world, effect.ref, effect.key[0] + 1, evaluation)
     if why_not or world.judges is None:
-        verdict = _error(effect.evaluation, subject, why_not)
+        verdict = _error(evaluation, subject, why_not)
     else:
-        look = world.judges.asks_model(effect.evaluation) and not effect.evaluation.again
-        verdict, _ = await _verdict(world, world.judges, effect.evaluation, subject, look=look)
+        key = world.judges.key(evaluation, subject)
+        look = world.judges.asks_model(evaluation) and not evaluation.again
+        known = await _known(world, key, _numbers(evaluation)) if look else {}
+        verdict = await _verdict(world.judges, evaluation, subject, key, known)
     return _fact(world, effect.id, subject, msgspec.structs.replace(verdict, place=effect.place))
 
 
@@ -52,38 +55,67 @@ async def judge_now(
     """Judge a stack as it stands, by hand; and whether the verdict was there already.
 
     The same evaluator is not asked the same again, unless `again`, wherever it stands: of samples, only for those that
-    are missing. Raises UsageError where there is nothing to judge.
+    are missing. What was said here last counts before what was said elsewhere. Raises UsageError where there is nothing
+    to judge.
     """
     stack = await world.stacks.get(ref)
     subject = await subject_of(world, ref, stack.head, evaluation)
     if world.judges is None or not world.judges.has(evaluation):
         raise UsageError(f"no evaluator {evaluation.evaluator!r}", hint="p2engine eval list shows those there are")
-    look = not (again or evaluation.again)
-    verdict, known = await _verdict(world, world.judges, evaluation, subject, look=look)
-    if known is not None and known.subject == subject.event:
-        return known, True
+    key, numbers = world.judges.key(evaluation, subject), _numbers(evaluation)
+    known: dict[int, Verdict] = {}
+    if key and not (again or evaluation.again):
+        here = [each for each in await _here(world, subject) if each.key == key]
+        if (whole := next((each for each in here if all(map(each.part, numbers))), None)) is not None:
+            return whole, True
+        known = await _known(world, key, numbers)
+        known |= {n: part.taken for each in reversed(here) for n in numbers if (part := each.part(n))}
+    verdict = await _verdict(world.judges, evaluation, subject, key, known)
     fact = _fact(world, world.ids.fact(), subject, verdict)
     await world.store.write(Batch(conversation=subject.conversation, facts=(fact,)))
-    return verdict, known is not None
+    return verdict, len(known) == len(numbers)
 
 
 async def _verdict(
-    world: World, judges: Judges, evaluation: Evaluation, subject: Subject, *, look: bool
-) -> tuple[Verdict, Verdict | None]:
-    """A verdict on a subject, and the one that it was taken from, where nobody was asked.
+    judges: Judges, evaluation: Evaluation, subject: Subject, key: str, known: Mapping[int, Verdict]
+) -> Verdict:
+    verdict = await judges(evaluation, subject, known)
+    return msgspec.structs.replace(verdict, subject=subject.event, first=evaluation.first, key=key, place=None)
 
-    look: whether what was decided of the same before is good enough.
+
+def _numbers(evaluation: Evaluation) -> range:
+    """Of the samples that it asks for."""
+    return range(evaluation.first, evaluation.first + evaluation.repeats)
+
+
+async def _known(world: World, key: str, numbers: Iterable[int]) -> dict[int, Verdict]:
+    """What was decided of the same before, anywhere, by the number of the sample.
+
+    One that cannot be read is no reason not to judge.
     """
-    key = judges.key(evaluation, subject)
-    known = await _known(world, key) if look and key else None
-    there = known.sampled if known is not None else 0
-    if known is not None and there >= evaluation.repeats:
-        source = known.source or known.subject
-        return msgspec.structs.replace(known, subject=subject.event, source=source, spent=Spent(), place=None), known
-    rest = msgspec.structs.replace(evaluation, repeats=evaluation.repeats - there)
-    verdict = await judges(rest, msgspec.structs.replace(subject, repeat=evaluation.first + there))
-    verdict = known.and_then(verdict) if known is not None else verdict
-    return msgspec.structs.replace(verdict, subject=subject.event, key=key, source="", place=None), None
+    found = {}
+    for number in numbers if key else ():
+        try:
+            event = await world.store.known(_name(key, number))
+            part = None if event is None else msgspec.convert(event.body, Verdict).part(number)
+        except (CorruptEntry, NewerFormat, msgspec.ValidationError) as error:
+            log.warning("a verdict that was given before cannot be read: %s", error)
+            continue
+        if part is not None:
+            found[number] = part.taken
+    return found
+
+
+async def _here(world: World, subject: Subject) -> list[Verdict]:
+    """The verdicts on the same event, the newest first."""
+    query = Query(conversation=subject.conversation, kinds=(VERDICT,), limit=QUERY_EVENTS_MAX, newest=True)
+    events = reversed(await world.store.events(query))
+    return [msgspec.convert(event.body, Verdict) for event in events if event.body.get("subject") == subject.event]
+
+
+def _name(key: str, number: int) -> str:
+    """What the verdict is known as that has this sample."""
+    return f"verdict:{key}:{number}"
 
 
 async def settle_verdict(effect: AnyEffect, world: World, facts: Sequence[Fact]) -> Sequence[AnyEffect]:
@@ -132,7 +164,7 @@ async def subject_of(world: World, ref: StackRef, length: int, evaluation: Evalu
         detail=finished.detail if finished else "",
         spent=stack.spent,
         params=evaluation.params,
-        holdings=await _holdings(world, stack),
+        holdings=await _holdings(world, stack) if _sees_wallets(world, stack, evaluation) else {},
     )
 
 
@@ -168,6 +200,11 @@ def _lines(state: AnyState) -> Iterator[Line]:
             return
 
 
+def _sees_wallets(world: World, stack: Stack, evaluation: Evaluation) -> bool:
+    """A model is told of wallets in a book of the conversation's own: in the main one everybody pays."""
+    return bool(stack.setup.book) or world.judges is None or not world.judges.asks_model(evaluation)
+
+
 async def _holdings(world: World, stack: Stack) -> Mapping[str, Holding]:
     if world.ledger is None:
         return {}
@@ -181,21 +218,6 @@ async def _holdings(world: World, stack: Stack) -> Mapping[str, Holding]:
         for one in accounts
         if one.kind == "wallet"
     }
-
-
-async def _known(world: World, key: str) -> Verdict | None:
-    """None also for one that cannot be read, which is no reason not to judge."""
-    try:
-        event = await world.store.known(_name(key))
-        return None if event is None else msgspec.convert(event.body, Verdict)
-    except (CorruptEntry, NewerFormat, msgspec.ValidationError) as error:
-        log.warning("a verdict that was given before cannot be read: %s", error)
-        return None
-
-
-def _name(key: str) -> str:
-    """What a verdict of that key is known as."""
-    return f"verdict:{key}"
 
 
 def _error(evaluation: Evaluation, subject: Subject, why: str) -> Verdict:
@@ -217,5 +239,13 @@ def _fact(world: World, key: str, subject: Subject, verdict: Verdict) -> Fact:
         conversation=subject.conversation,
         ref=subject.ref,
         body=msgspec.to_builtins(verdict),
-        known_as=_name(verdict.key) if verdict.key and verdict.is_decided else "",
+        known_as=tuple(_names(verdict)) if verdict.key else (),
     )
+
+
+def _names(verdict: Verdict) -> Iterator[str]:
+    """Those of the samples that somebody was asked for here, and decided."""
+    for number in range(verdict.first, verdict.first + max(1, len(verdict.parts))):
+        part = verdict.part(number)
+        if part is not None and not part.source:
+            yield _name(verdict.key, number)

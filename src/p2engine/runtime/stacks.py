@@ -1,13 +1,18 @@
 """The stacks this process has in hand: folded once, kept by size, refreshed when somebody else wrote.
 
-A cached stack is a prefix of an append-only branch, so it is never wrong, only short.
+A cached stack is a prefix of an append-only branch, so it is never wrong, only short. Where there are too many, those
+that rest are put away: their messages packed, which takes a fraction of the room and is sooner undone than a fold.
 """
 
 import asyncio
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from p2engine.domain.ids import StackRef
+from p2engine.domain.messages import Fragment
 from p2engine.domain.records import Branch, Placed
 from p2engine.domain.stack import Stack
 from p2engine.errors import UsageError
@@ -16,13 +21,18 @@ from p2engine.ports import Archive
 
 _STACK_BYTES = 4096  # what a stack takes beside its messages
 
+_PUT_AWAY_MAX = 64 * 1024  # of one stack: packing what is larger would keep the loop from its other work
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Fragment]).decode
+
 Seen = Callable[[StackRef, Sequence[Placed]], None]
 
 
 class Stacks:
     """Stacks by ref. `seen` is told of commits that another process wrote.
 
-    bytes_max: in memory; above it stacks are forgotten that rest, and from at_work_max on any other.
+    bytes_max: in memory; above it stacks that rest are put away, and from at_work_max on any other is forgotten. Those
+    that are put away have half as much room beside it, and are then forgotten too.
     """
 
     def __init__(
@@ -37,9 +47,11 @@ class Stacks:
         self._seen = seen
         self._bytes_max = bytes_max
         self._at_work_max = at_work_max
-        self._bytes = 0
+        self._bytes = 0  # without those that are put away
+        self._away_bytes = 0
         self._stacks: OrderedDict[StackRef, Stack] = OrderedDict()  # the longest unused first
         self._resting: OrderedDict[StackRef, None] = OrderedDict()  # those of them on which nothing is open
+        self._away: OrderedDict[StackRef, bytes] = OrderedDict()  # the messages of those that are put away
         self._locks: dict[StackRef, asyncio.Lock] = {}
         self._branches: dict[StackRef, Branch] = {}
 
@@ -51,6 +63,9 @@ class Stacks:
         return found
 
     def peek(self, ref: StackRef) -> Stack | None:
+        """The stack, where this process has it in hand."""
+        if ref in self._away:
+            self._fetch(ref)
         return self._stacks.get(ref)
 
     async def get(self, ref: StackRef, news: Sequence[Placed] | None = None) -> Stack:
@@ -58,7 +73,7 @@ class Stacks:
 
         news: as in `refresh`.
         """
-        stack = self._stacks.get(ref)
+        stack = self.peek(ref)
         if stack is None:
             branch = await self.branch(ref)
             stack = self._start(branch)
@@ -74,11 +89,11 @@ class Stacks:
 
     async def refresh(self, ref: StackRef, news: Sequence[Placed] | None = None) -> Stack:
         """The stack as the store has it now. news: commits that it is known to have gained; loaded where not given."""
-        stack = self._stacks.get(ref)
+        stack = self.peek(ref)
         if stack is None:
             return await self.get(ref, news)
         commits = await self._gained(stack, news)
-        current = self._stacks.get(ref)
+        current = self.peek(ref)
         if current is not None and current.head > stack.head:  # somebody here was faster
             return current
         if commits:
@@ -96,7 +111,7 @@ class Stacks:
 
     async def base(self, ref: StackRef, length: int) -> Stack:
         """The first `length` entries of a stack: from memory where it ends there, else folded."""
-        stack = self._stacks.get(ref)
+        stack = self.peek(ref)
         if stack is not None and stack.head == length:
             return stack
         branch = await self.branch(ref)
@@ -110,12 +125,12 @@ class Stacks:
         return stack
 
     def put(self, stack: Stack) -> None:
-        """Keep this version; forget others, longest unused first, when together they grow too large.
+        """Keep this version; put others away or forget them, longest unused first, when together they grow too large.
 
         One at work is needed again in a moment, and folding it anew at each step would cost more than the step.
         """
         ref = stack.ref
-        before = self._stacks.get(ref)
+        before = self.peek(ref)
         self._stacks[ref] = stack
         if before is None:
             self._bytes += stack.bytes_n + _STACK_BYTES
@@ -126,14 +141,41 @@ class Stacks:
         if stack.is_resting:
             self._resting[ref] = None
         while self._bytes > self._bytes_max and (oldest := next(iter(self._resting), ref)) != ref:
-            self._forget(oldest)
+            self._put_away(oldest)
+        while self._away_bytes > self._bytes_max // 2:
+            self._forget(next(iter(self._away)))
         while self._bytes > self._at_work_max and (oldest := next(iter(self._stacks))) != ref:
             self._forget(oldest)
+
+    def _put_away(self, ref: StackRef) -> None:
+        stack = self._stacks[ref]
+        if stack.shared_n or stack.bytes_n > _PUT_AWAY_MAX:  # shared ones would be there twice
+            self._forget(ref)
+            return
+        twin = stack.copy()
+        twin.messages = []
+        self._stacks[ref] = twin
+        self._away[ref] = zlib.compress(_encode(stack.fragments), zlib.Z_BEST_SPEED)
+        self._bytes -= stack.bytes_n + _STACK_BYTES
+        self._away_bytes += len(self._away[ref]) + _STACK_BYTES
+        del self._resting[ref]
+
+    def _fetch(self, ref: StackRef) -> None:
+        """Have one in hand again that was put away."""
+        twin, messages = self._stacks[ref].copy(), self._away.pop(ref)
+        twin.messages = _decode(zlib.decompress(messages))
+        self._stacks[ref] = twin
+        self._bytes += twin.bytes_n + _STACK_BYTES
+        self._away_bytes -= len(messages) + _STACK_BYTES
+        self._resting[ref] = None
 
     def _forget(self, ref: StackRef) -> None:
         self._branches.pop(ref, None)
         self._resting.pop(ref, None)
-        if (old := self._stacks.pop(ref, None)) is not None:
+        old = self._stacks.pop(ref, None)
+        if (messages := self._away.pop(ref, None)) is not None:
+            self._away_bytes -= len(messages) + _STACK_BYTES
+        elif old is not None:
             self._bytes -= old.bytes_n + _STACK_BYTES
         if ref in self._locks and not self._locks[ref].locked():
             del self._locks[ref]
@@ -142,8 +184,9 @@ class Stacks:
         """Forget everything: the store is not what it was."""
         self._stacks.clear()
         self._resting.clear()
+        self._away.clear()
         self._branches.clear()
-        self._bytes = 0
+        self._bytes = self._away_bytes = 0
 
     def forget(self, refs: Sequence[StackRef]) -> None:
         """These stacks are gone, or shorter."""
@@ -168,7 +211,7 @@ class Stacks:
 
     def _start(self, branch: Branch) -> Stack:
         """A branch at its parent's tip shares the parent's messages; any other starts empty and is folded."""
-        parent = self._stacks.get(branch.parent) if branch.parent else None
+        parent = self.peek(branch.parent) if branch.parent else None
         if parent is not None and parent.head == branch.at:
             return parent.fork(branch.ref)
         return Stack(branch.ref, branch.agent, base=branch.at)

@@ -36,6 +36,7 @@ from p2engine.stores.redis_batch import Plan, placed, refuse
 from p2engine.stores.redis_channels import Channels, Messages
 from p2engine.stores.redis_errors import passing
 from p2engine.stores.redis_events import Log
+from p2engine.stores.redis_keys import SCHEMA, recognise
 from p2engine.stores.redis_owners import Lease
 from p2engine.stores.redis_prune import Pruner
 from p2engine.stores.redis_scripts import Known, Scripts
@@ -45,7 +46,6 @@ from p2engine.stores.rows import AFTER_ALL, Where
 
 T = TypeVar("T")
 
-SCHEMA: Final = 1
 SPOKEN: Final = b"~"  # how news begin that are text; those that are commits begin with a number
 SPEAK_S: Final = 0.03  # how long text is gathered before it is sent
 
@@ -68,11 +68,11 @@ class RedisStore:
         self._client: Any = server.client  # its types allow text, which this one never returns
         self._handed_out_us = int(handed_out_s * 1e6)
         self._released_us = int(released_s * 1e6)
-        self._directory = Directory(server.client, server.address.prefix)
         self._log = Log(server)
         self._channels = Channels(server)
         self.owner = OwnerId(uuid.uuid4().hex[:16])
         self._scripts = Scripts(server, self.owner)
+        self._directory = Directory(server.client, server.address.prefix, self._scripts.ask)
         self._pruner = Pruner(server, self._scripts)
         self._lease_us = int(lease_s * 1e6)
         self._lease = Lease(server, self._scripts, self.owner, lease_s=lease_s)
@@ -90,30 +90,17 @@ class RedisStore:
     ) -> "RedisStore":
         """The store under the server's prefix, made where there is none. Raises StoreError, NewerFormat."""
         store = cls(server, handed_out_s=handed_out_s, released_s=released_s, lease_s=lease_s)
-        await server.patiently(store._check_schema)
+        await server.patiently(store._recognise)
         await store._lease.begin()
         return store
 
-    async def _check_schema(self) -> None:
-        """Raises StoreError where the prefix is somebody else's, NewerFormat for data of a later version."""
-        client, key = self._client, self._directory.key("meta")
-        kind = (await client.type(key)).decode()
-        if kind == "hash" and not any(await client.hmget(key, "schema", "epoch", "beat")):
-            kind = "hash with other fields"
-        if kind not in ("none", "hash"):
-            raise StoreError(
-                f"{self.server.address}: key {key!r} is not ours (a {kind})",
-                hint="choose another redis.prefix or redis.db",
-            )
-        await client.hsetnx(key, "schema", str(SCHEMA))
-        schema, epoch, cursor = await client.hmget(key, "schema", "epoch", "cursor")
-        if not schema.isdigit() or int(schema) > SCHEMA:
-            raise NewerFormat(
-                f"{self.server.address} {self.server.address.prefix}: schema {schema.decode(errors='replace')!r};"
-                f" this version knows {SCHEMA}",
-                hint="update P2Engine",
-            )
-        self._scripts.known = Known(int(epoch or 0), int(cursor or 0), self.owner)
+    async def _recognise(self) -> None:
+        """Where nothing is there yet it is begun; what is there may be read on a server that takes no writes."""
+        meta = await recognise(self.server)
+        if meta.is_new:
+            await self._client.hsetnx(self._directory.key("meta"), "schema", str(SCHEMA))
+            meta = await recognise(self.server)  # somebody else may have been first
+        self._scripts.known = Known(meta.epoch, meta.cursor, self.owner)
 
     # Writing
 
@@ -225,22 +212,27 @@ class RedisStore:
         for ref, texts in speech.items() if not self._closed else ():
             self._scripts.tell(self._directory.key("news", ref), SPOKEN + "".join(texts).encode())
 
-    async def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed] | str]:
-        """News that begin where `since` ends need no look; else, or where none come, what is missing is loaded."""
-        async with self._channels.listen(self._directory.key("news", ref)) as news:
+    async def follow(
+        self, ref: StackRef, *, since: int, answers: bool = False
+    ) -> AsyncIterator[Sequence[Placed] | str]:
+        """News that begin where `since` ends need no look; else, or where none come, what is missing is loaded.
+
+        Answers have a channel of their own, so that nobody is woken for what he does not wait for.
+        """
+        async with self._channels.listen(self._directory.key("answers" if answers else "news", ref)) as news:
             wait_s = FOLLOW_FIRST_LOOK_S
             while not self._closed:
                 told = await _told(news, ref, wait_s)
                 if isinstance(told, str):
                     yield told
-                elif told is None or told.seq > since:
+                elif told is None or (told.seq > since and not answers):
                     wait_s = FOLLOW_LOOK_S
                     commits = await self.load(ref, since=since) if not self._closed else ()
                     if commits:
                         since = commits[-1].seq + len(commits[-1].commit.states)
                         yield commits
-                elif told.seq == since:
-                    since += len(told.commit.states)
+                elif told.seq >= since:
+                    since = told.seq + len(told.commit.states)
                     yield [told]
 
     async def events(self, query: Query) -> Sequence[Event]:

@@ -70,8 +70,14 @@ class Plan:
         return {"id": effect.id, "kind": kind_of(effect), "body": self._body(effect), "left": left}
 
     def _write(self, write: StackWrite) -> dict[str, Any]:
-        count = len(write.commit.states)
-        return {"ref": write.ref, "head": write.head, "count": count, "body": self._body(write.commit)}
+        return {
+            "ref": write.ref,
+            "head": write.head,
+            "count": len(write.commit.states),
+            "answers": write.commit.may_answer,
+            "usage": "1" if write.commit.usage is not None else "0",
+            "body": self._body(write.commit),
+        }
 
     def _fact(self, fact: Fact) -> dict[str, Any]:
         return {

@@ -56,7 +56,7 @@ class Log:
         return found[::-1] if query.newest else found
 
     async def known(self, name: str) -> Event | None:
-        """The newest fact that is known by this name; None where it was pruned."""
+        """The fact that is known by this name; None where it was pruned."""
         row = await self._client.hget(f"{self._prefix}:known", name)
         if row is None:
             return None
@@ -244,4 +244,6 @@ def _wanted(entry: Entry, kinds: Kinds, query: Query) -> bool:
     fields = entry[1]
     if query.ref is not None and fields.get(b"ref") != query.ref.encode():
         return False
-    return fields[b"kind"].decode() in kinds if b"kind" in fields else kinds.all or kinds.of_commits
+    if b"kind" in fields:
+        return fields[b"kind"].decode() in kinds
+    return kinds.of_states or (kinds.of_commits and fields.get(b"usage") != b"0")  # of old, it is not told there

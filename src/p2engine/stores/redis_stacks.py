@@ -1,6 +1,6 @@
 """Reads the directory of a Redis store: conversations, branches, lengths, cuts. Knows keys; writes none."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -15,11 +15,12 @@ Fields = dict[bytes, bytes]
 
 
 class Directory:
-    """The conversations and branches under one prefix."""
+    """The conversations and branches under one prefix. ask: sends a command together with what else is asked."""
 
-    def __init__(self, client: "Redis", prefix: str) -> None:
+    def __init__(self, client: "Redis", prefix: str, ask: Callable[..., Awaitable[Any]]) -> None:
         self._client: Any = client  # its types allow text, which this one never returns
         self._prefix = prefix
+        self._ask = ask
 
     def key(self, kind: str, name: str = "") -> str:
         return f"{self._prefix}:{kind}:{name}" if name else f"{self._prefix}:{kind}"
@@ -40,11 +41,11 @@ class Directory:
         return [_conversation(uid.decode(), fields) for uid, fields in numbered[:limit]]
 
     async def conversation(self, uid: ConversationId) -> Conversation | None:
-        fields = await self._client.hgetall(self.key("conversation", uid))
+        fields = await self._hash("conversation", uid)
         return _conversation(uid, fields) if fields else None
 
     async def branch(self, ref: StackRef) -> Branch | None:
-        fields = await self._client.hgetall(self.key("branch", ref))
+        fields = await self._hash("branch", ref)
         return _branch(ref, fields) if fields else None
 
     async def branches(self, conversation: ConversationId, *, delegates: bool) -> list[Branch]:
@@ -74,6 +75,10 @@ class Directory:
         commit = decode_commit(fields[b"body"], Where(ref, seq, int(fields[b"row"])))
         safe = [offset for offset in commit.safe if offset <= length - seq]
         return seq + max(safe) if safe else commit.safe_before
+
+    async def _hash(self, kind: str, name: str) -> Fields:
+        names_and_values = iter(await self._ask("HGETALL", self.key(kind, name)))
+        return dict(zip(names_and_values, names_and_values, strict=True))
 
     async def _all(self, kind: str, names: Sequence[bytes]) -> list[Fields]:
         """The hashes of these names, in one round trip."""

@@ -46,14 +46,15 @@ class Row(NamedTuple):
 class Kinds:
     """Which kinds are asked for: exact names, prefixes that end in `.`, or all when none is given.
 
-    of_commits: whether some of them are events of commits.
+    of_commits: whether some of them are events of commits. of_states: whether not only what commits cost.
     """
 
     def __init__(self, kinds: tuple[str, ...]) -> None:
         self.all = not kinds
         self.exact = frozenset(kinds)
         self.prefixes = tuple(kind for kind in kinds if kind.endswith("."))
-        self.of_commits = MODEL_REPLY in self or any(kind.startswith("state.") for kind in kinds)
+        self.of_states = self.all or any(kind.startswith("state.") for kind in kinds)
+        self.of_commits = self.of_states or MODEL_REPLY in self
 
     def __contains__(self, kind: str) -> bool:
         return self.all or kind in self.exact or kind.startswith(self.prefixes)

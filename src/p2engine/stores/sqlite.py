@@ -150,7 +150,9 @@ class SqliteStore:
     def speak(self, ref: StackRef, text: str) -> None:
         """A file carries no text that is not written: other processes hear the answer when it is there."""
 
-    async def follow(self, ref: StackRef, *, since: int) -> AsyncIterator[Sequence[Placed] | str]:
+    async def follow(
+        self, ref: StackRef, *, since: int, answers: bool = False
+    ) -> AsyncIterator[Sequence[Placed] | str]:
         while not self._read.closed:
             commits = self._read(sqlite_stacks.load, ref, since)
             if commits:

@@ -227,5 +227,5 @@ def add_fact(db: sqlite3.Cursor, fact: Fact, body: bytes) -> int:
     done = db.execute(_ADD_FACT, (fact.ref, fact.conversation, fact.kind, fact.id, body))
     row = (done.lastrowid or 0) if done.rowcount == 1 else 0
     if row and fact.known_as:
-        db.execute("INSERT OR REPLACE INTO known VALUES (?, ?)", (fact.known_as, row))
+        db.executemany("INSERT OR IGNORE INTO known VALUES (?, ?)", [(name, row) for name in fact.known_as])
     return row

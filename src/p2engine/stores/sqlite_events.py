@@ -103,7 +103,7 @@ def check_kept(db: sqlite3.Connection, after: Cursor) -> None:
 
 
 def known(db: sqlite3.Connection, name: str) -> Event | None:
-    """The newest fact that is known by this name."""
+    """The fact that is known by this name."""
     found = db.execute(_KNOWN, (name,)).fetchone()
     rows = db.execute(_NEXT, {"first": found[0], "last": found[0], "rows": 1}) if found else ()
     return next((event for row in rows for event in events_of(Row(*row), ALL_KINDS)), None)

@@ -11,7 +11,7 @@ SCHEMA = 3
 # that costs 3 µs a commit. Facts of one kind are found in order, those of one conversation or of all.
 # `owed` holds what is open only, so whoever asks what is due reads all of it: an index for that would cost every step
 # more than it saves a sweep. born: the newest row when it came to be owed.
-# known: the newest fact of each name that facts are known as.
+# known: the fact that took each of the names that facts are known as.
 TABLES = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE conversation(

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from p2engine.domain.decisions import Decision, Move, Say, ToolOutcome
 from p2engine.domain.evaluation import Evaluation
@@ -15,6 +16,7 @@ from p2engine.domain.setup import Budget, DedupPolicy, Repeat, Setup, ToolGrant
 from p2engine.domain.verdicts import Subject, Verdict
 from p2engine.errors import UsageError
 from p2engine.ports import Agent, AgentView, ToolContext
+from p2engine.ports.judging import NONE_KNOWN
 
 Decide = Callable[[AgentView], Awaitable[Sequence[Move] | Decision | str]]
 ToolBody = Callable[[Mapping[str, Any], ToolContext], Awaitable[ToolOutcome | str]]
@@ -75,11 +77,11 @@ class FixedRoster:
             raise UsageError(f"no agent {agent!r}")
         setup = self._setups[agent]
         if "tools" in changes:
-            setup = msgspec.structs.replace(setup, tools=tuple(t for t in setup.tools if t.name in changes["tools"]))
+            setup = replace(setup, tools=tuple(t for t in setup.tools if t.name in changes["tools"]))
         plain = {key: changes[key] for key in ("model", "temperature", "max_tokens", "seed", "book") if key in changes}
         if "evaluations" in changes:
             plain["evaluations"] = msgspec.convert(changes["evaluations"], tuple[Evaluation, ...])
-        return msgspec.structs.replace(setup, **plain) if plain else setup
+        return replace(setup, **plain) if plain else setup
 
     def agent(self, setup: Setup) -> Agent:
         return self._agents[setup.agent]
@@ -124,13 +126,21 @@ class FunctionJudges:
 
     def key(self, evaluation: Evaluation, subject: Subject) -> str:
         lines = [(line.kind, line.name, line.text) for line in subject.transcript]
-        return repr((evaluation.evaluator, evaluation.params, evaluation.first, lines, subject.answer))
+        return repr((evaluation.evaluator, evaluation.params, lines, subject.answer))
 
     def asks_model(self, evaluation: Evaluation) -> bool:
         return evaluation.evaluator in self.models
 
-    async def __call__(self, evaluation: Evaluation, subject: Subject) -> Verdict:
-        name = evaluation.evaluator
+    async def __call__(
+        self, evaluation: Evaluation, subject: Subject, known: Mapping[int, Verdict] = NONE_KNOWN
+    ) -> Verdict:
+        """One sample as it is; of several the first, with all of them as its parts."""
+        numbers = range(evaluation.first, evaluation.first + evaluation.repeats)
+        parts = [known.get(n) or await self._sample(evaluation.evaluator, replace(subject, repeat=n)) for n in numbers]
+        scores = tuple(part.score for part in parts)
+        return parts[0] if len(parts) == 1 else replace(parts[0], samples=scores, parts=tuple(parts))
+
+    async def _sample(self, name: str, subject: Subject) -> Verdict:
         self.asked[name] += 1
         said = await self.evaluators[name](subject)
         if isinstance(said, Verdict):

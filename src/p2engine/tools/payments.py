@@ -35,7 +35,8 @@ async def check_balance(ctx: ToolContext, agent_id: Agent | None = None) -> dict
     """
     account = await _wallet(ctx).balance(agent_id)
     if account is None:
-        why = f"{agent_id or ctx.agent} has no wallet; the operator opens it with `p2engine ledger init`"
+        why = f"{agent_id or ctx.agent} has no wallet; the operator opens it with `p2engine ledger init`, unless"
+        why += " agents.yml says `wallet: false`"
         if agent_id is not None and ":" in agent_id:
             why = f"{agent_id!r} is no agent"
         return {"status": "error", "error": why}

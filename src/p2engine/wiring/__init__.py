@@ -3,7 +3,7 @@
 from p2engine.wiring.agents import evaluators_of, models_of, roster_of, tools_of
 from p2engine.wiring.engine import Engine
 from p2engine.wiring.keeping import FORMAT, RandomIds, SystemClock
-from p2engine.wiring.workers import ALL, Part, asking_of, broker_of
+from p2engine.wiring.workers import ALL, Part, asking_of, broker_of, reach
 
 __all__ = [
     "ALL",
@@ -16,6 +16,7 @@ __all__ = [
     "broker_of",
     "evaluators_of",
     "models_of",
+    "reach",
     "roster_of",
     "tools_of",
 ]

@@ -36,6 +36,7 @@ from p2engine.wiring.workers import ALL, Left, Part, elsewhere_of, keeps_of, rea
 if TYPE_CHECKING:
     from p2engine.dispatch.celery import CeleryDispatcher
     from p2engine.rollouts.report import Report
+    from p2engine.stores.redis_server import RedisServer
     from p2engine.wiring.sync import SyncEngine
 
 T = TypeVar("T")
@@ -53,7 +54,9 @@ class Engine(Core):
         bench: Bench,
         models: Models,
         elsewhere: "CeleryDispatcher | None" = None,
+        server: "RedisServer | None" = None,
     ) -> None:
+        """server: that the store is in, where it is in one."""
         events = settings.events_path
         super().__init__(
             world,
@@ -63,6 +66,7 @@ class Engine(Core):
             sweep_period_s=SWEEP_PERIOD_S if elsewhere is None else SWEEP_PERIOD_SHARED_S,
         )
         self.elsewhere = elsewhere
+        self._server = server
         self.settings = settings
         self.roster = roster
         self.registry = tools.registry
@@ -105,7 +109,7 @@ class Engine(Core):
             engine = await _build(settings, closing, part, project_code=project_code)
             left.engine = engine
             if work:
-                await reach(settings)
+                await reach(settings, engine._server)
                 await engine.start(sweeps=part.sweeps, feeds=part.feeds)
             yield engine
 
@@ -217,7 +221,7 @@ async def _build(settings: Settings, closing: AsyncExitStack, part: Part, *, pro
         routes = routes_of(settings, tools.registry)
         elsewhere = elsewhere_of(settings, routes)
         world.keeps = keeps_of(routes, part.consumes or frozenset(), tools.registry, bench.registry)
-    engine = Engine(world, settings, roster, tools, bench, models, elsewhere)
+    engine = Engine(world, settings, roster, tools, bench, models, elsewhere, kept.server)
     problems = (*tools.problems, *bench.problems, *agents.problems)
     engine.notes = [*settings.notes, *kept.notes, *(str(problem) for problem in problems), *roster.notes]
     closing.push_async_callback(engine.aclose)

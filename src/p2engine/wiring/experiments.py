@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -259,21 +259,40 @@ async def check(engine: "Engine", spec: Spec) -> list[Finding]:
     return await validity(spec, Place(judges, lambda each: judge_model(engine, each) is not None, wallets, tools))
 
 
-def metrics_of(engine: "Engine", spec: Spec) -> set[str] | None:
-    """The numbers that trials will have; None where evaluators may give any."""
+class Metrics(NamedTuple):
+    """The numbers that trials will have. names: those that are known. others: for each evaluator that may give more,
+    how their names begin and the words that name them; None: whatever it likes.
+    """
+
+    names: Collection[str] = frozenset()
+    others: Collection[tuple[str, str | None]] = frozenset()
+
+    def may_have(self, name: str) -> bool:
+        """Whether one may be called so."""
+        return name in self.names or any(
+            name.startswith(prefix) and (words is None or name.removeprefix(prefix).casefold() in words)
+            for prefix, words in self.others
+        )
+
+
+def metrics_of(engine: "Engine", spec: Spec) -> Metrics:
+    """What the evaluators of all teams give, as far as that is known before they do."""
     found: set[str] = set()
+    others: set[tuple[str, str | None]] = set()
     for team in spec.teams:
         found.update(names := metric_names(team.evaluations))
         for n, each in enumerate(team.evaluations):
+            prefix = further_name(names, team.evaluations, n, "")
             if each.evaluator == JUDGE:
-                params = fill_params(each.params, team.tasks[0] if team.tasks else None)
-                criteria = engine.evaluators.find(JUDGE, each.version).made().rubric(params).criteria
-                if not criteria:
-                    return None
-                found.update(further_name(names, team.evaluations, n, one.metric) for one in criteria)
+                judge = engine.evaluators.find(JUDGE, each.version).made()
+                for params in [fill_params(each.params, task) for task in team.tasks or (None,)]:
+                    criteria = judge.rubric(params).criteria
+                    found.update(further_name(names, team.evaluations, n, one.metric) for one in criteria)
+                    if not criteria:  # it is asked for the score alone, unless its rubric says otherwise
+                        others.add((prefix, f"{judge.rubric(params).text} {params.get('prompts', '')}".casefold()))
             elif each.evaluator == PythonCheck.id or each.evaluator not in check_names(engine.evaluators):
-                return None
-    return found
+                others.add((prefix, None))
+    return Metrics(found, others)
 
 
 def terms_of(engine: "Engine", spec: Spec, metric: str) -> dict[str, str]:

@@ -223,7 +223,7 @@ async def _earlier(engine: "Engine", spec: Spec) -> dict[tuple[str, str], list[S
         same = {key for key, arm in mine.items() if _ran(rollout.spec, *arm)}
         for result in await journal.results(engine.world, rollout):
             if (result.team, result.variant) in same and result.status == "done":
-                found.setdefault((result.team, result.variant), []).append(result.cost)
+                found.setdefault((result.team, result.variant), []).append(result.price)
     return found
 
 

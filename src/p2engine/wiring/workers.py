@@ -10,6 +10,7 @@ from p2engine.tools.registry import Registry
 
 if TYPE_CHECKING:
     from p2engine.dispatch.celery import Broker, CeleryDispatcher, Routes
+    from p2engine.stores.redis_server import RedisServer
     from p2engine.wiring.engine import Engine
 
 
@@ -86,14 +87,21 @@ class Left:
         await dispatcher.aclose()
 
 
-async def reach(settings: Settings) -> None:
-    """Raises StoreError where the broker that these settings need cannot be used; the store has been tried already."""
-    if settings.dispatch == "inline" or settings.store == "redis":
+async def reach(settings: Settings, known: "RedisServer | None" = None) -> None:
+    """Raises StoreError where the broker that these settings need cannot be used, or has keys of somebody else.
+
+    known: the server that the store is in, where it is in one: the broker's as well.
+    """
+    if settings.dispatch == "inline":
         return
+    from p2engine.dispatch.celery import kinds_of, queues_of
+    from p2engine.stores.redis_keys import check_kinds
     from p2engine.stores.redis_server import RedisServer
 
-    server = RedisServer(settings.redis_address)
+    kinds = kinds_of(queues_of(settings.celery.queues))
+    server = known or RedisServer(settings.redis_address)
     try:
-        await server.patiently(server.client.ping, wait_s=0)
+        await server.patiently(lambda: check_kinds(server, kinds), wait_s=0)
     finally:
-        await server.aclose()
+        if server is not known:
+            await server.aclose()

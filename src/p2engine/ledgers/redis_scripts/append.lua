@@ -12,7 +12,7 @@ for line = 1, tonumber(take()) do -- number, id, body, link, seal, the keys that
   local seq, order = take(), take()
   local added = redis.pcall('XADD', P .. ':records', seq .. '-0', 'body', take(), 'link', take(), 'seal', take())
   if line == 1 and type(added) == 'table' then -- nothing is written yet
-    return 'beyond'
+    return string.find(added.err, 'equal or smaller', 1, true) and 'beyond' or added
   end
   redis.call('HSET', P .. ':ids', order, seq)
   for _ = 1, tonumber(take()) do

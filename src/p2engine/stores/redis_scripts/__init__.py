@@ -15,6 +15,8 @@ from p2engine.limits import CALLS_TOGETHER_MAX
 from p2engine.stores.redis_server import Call, RedisServer
 
 NAMES: Final = ("write", "load", "claim", "due", "renew", "holders", "leave", "backlog", "prune", "drain")
+WITHOUT_ROOM: Final = ("renew", "leave", "prune")
+"""Those that write and are done by a full server too: they free memory in the end, or say who lives in a few bytes."""
 
 
 class Gathered:
@@ -85,9 +87,11 @@ class Scripts:
         self._server = server
         folder = files(__package__)
         common = (folder / "common.lua").read_text()
-        self._scripts: dict[str, AsyncScript] = {
-            name: server.client.register_script(common + (folder / f"{name}.lua").read_text()) for name in NAMES
-        }
+        self._scripts: dict[str, AsyncScript] = {}
+        for name in NAMES:
+            flags = "#!lua flags=allow-oom\n" if name in WITHOUT_ROOM else ""  # must be the first line
+            text = flags + common + (folder / f"{name}.lua").read_text()
+            self._scripts[name] = server.client.register_script(text)
         self._calls = Gathered(server)
         self.known = Known(0, 0, writer)
 
@@ -117,6 +121,10 @@ class Scripts:
     async def __call__(self, name: str, *arguments: str | bytes | int) -> Any:
         """Call a script that may be done twice; while the server is away, again. Raises StoreError, StoreBusy."""
         return await self._server.patiently(lambda: self.once(name, *arguments))
+
+    async def ask(self, *call: str | bytes | int) -> Any:
+        """A command that only reads, sent with the scripts that are called meanwhile. Raises what the client raises."""
+        return await self._calls.send(call)
 
     def tell(self, channel: str, news: bytes) -> None:
         """Publish something that may be lost, before everything that is called later."""

@@ -84,10 +84,15 @@ local function let_go(effect, owner)
   end
 end
 
-local function take(effect, owner)
-  redis.call('ZREM', P .. ':free', effect)
+local function hold(effect, owner)
   redis.call('SADD', P .. ':held:' .. owner, effect)
   redis.call('SADD', P .. ':holders', owner)
+end
+
+-- What somebody holds is not among what is free.
+local function take(effect, owner)
+  redis.call('ZREM', P .. ':free', effect)
+  hold(effect, owner)
   redis.call('HSET', P .. ':effect:' .. effect, 'owner', owner)
 end
 

@@ -26,8 +26,10 @@ for _, entry in ipairs(page) do
     local fact = kind and fact_of(entry[1])
     if fact then
       redis.call('SREM', P .. ':facts', fact.id)
-      if fact.known_as and redis.call('HGET', P .. ':known', fact.known_as) == entry[1]:match('^%d+') then
-        redis.call('HDEL', P .. ':known', fact.known_as)
+      for _, name in ipairs(fact.known_as or {}) do
+        if redis.call('HGET', P .. ':known', name) == entry[1]:match('^%d+') then
+          redis.call('HDEL', P .. ':known', name)
+        end
       end
     end
     redis.call('XDEL', log, entry[1])

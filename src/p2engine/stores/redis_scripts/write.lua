@@ -41,8 +41,10 @@ local born = {}
 for _, effect in ipairs(batch.effects) do
   born[effect.id] = true
 end
+local holders = {} -- of what is settled
 for _, effect in ipairs(batch.settles) do
-  if redis.call('EXISTS', P .. ':effect:' .. effect) == 0 then
+  holders[effect] = redis.call('HGET', P .. ':effect:' .. effect, 'owner')
+  if not holders[effect] then
     return { 'settled', effect }
   end
 end
@@ -162,9 +164,14 @@ for _, write in ipairs(batch.writes) do
   redis.call('XADD', P .. ':stack:' .. write.ref, id_of(write.head + 1) .. '-0',
     'body', ARGV[write.body], 'stop', stop, 'row', number)
   redis.call('HSET', P .. ':branch:' .. write.ref, 'head', stop)
-  redis.call('XADD', P .. ':log', id, 'ref', write.ref, 'seq', write.head)
-  redis.call('XADD', P .. ':log:' .. conversation, id, 'ref', write.ref, 'seq', write.head)
-  local heard = redis.call('PUBLISH', P .. ':news:' .. write.ref, write.head .. ' ' .. ARGV[write.body])
+  local log = { 'ref', write.ref, 'seq', write.head, 'usage', write.usage }
+  redis.call('XADD', P .. ':log', id, unpack(log))
+  redis.call('XADD', P .. ':log:' .. conversation, id, unpack(log))
+  local news = write.head .. ' ' .. ARGV[write.body]
+  local heard = redis.call('PUBLISH', P .. ':news:' .. write.ref, news)
+  if write.answers then
+    redis.call('PUBLISH', P .. ':answers:' .. write.ref, news)
+  end
   followers = write == batch.writes[1] and heard or followers
 end
 
@@ -179,8 +186,8 @@ for _, fact in ipairs(batch.facts) do
     if of ~= '' then
       redis.call('XADD', P .. ':log:' .. of, id, 'ref', ref, 'kind', fact.kind)
     end
-    if fact.known_as ~= '' then
-      redis.call('HSET', P .. ':known', fact.known_as, id_of(row))
+    for _, name in ipairs(fact.known_as) do
+      redis.call('HSETNX', P .. ':known', name, id_of(row))
     end
   end
 end
@@ -188,13 +195,16 @@ end
 local time, dropped = now_us(), {}
 for _, list in ipairs({ batch.settles, batch.drops }) do
   for _, effect in ipairs(list) do
-    local holder = redis.call('HGET', P .. ':effect:' .. effect, 'owner')
+    local holder = list == batch.settles and holders[effect]
+      or redis.call('HGET', P .. ':effect:' .. effect, 'owner')
     if list == batch.drops and holder and holder ~= '' and holder ~= owner then
       dropped[#dropped + 1] = effect
     end
     let_go(effect, holder)
     redis.call('DEL', P .. ':effect:' .. effect)
-    redis.call('ZREM', P .. ':free', effect)
+    if holder == '' then
+      redis.call('ZREM', P .. ':free', effect)
+    end
     redis.call('ZREM', P .. ':owed:' .. ref_of(effect), effect)
   end
 end
@@ -212,7 +222,7 @@ for _, effect in ipairs(batch.effects) do
   if holder == '' then
     redis.call('ZADD', P .. ':free', id_of(time + batch.handed_out_us), effect.id)
   else
-    take(effect.id, holder)
+    hold(effect.id, holder)
   end
 end
 for _, effect in ipairs(batch.starts) do

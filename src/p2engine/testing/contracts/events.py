@@ -75,26 +75,30 @@ class EventsContract:
         assert [one.id for one in await store.events(Query(kinds=("model.",)))] == [event.id]
         assert event.id not in [other.id for other in await store.events(Query(kinds=("state.",)))]
 
-    async def test_the_newest_fact_of_a_name_is_found_by_it(self, store: Archive) -> None:
-        """Wherever it stands and whatever came since; a name that no fact has is known to nobody."""
+    async def test_a_fact_is_found_by_the_names_that_it_took(self, store: Archive) -> None:
+        """Wherever it stands and whatever came since; one that was taken before stays with who has it."""
         await store.write(opening())
         await store.write(opening("other"))
         assert await store.known("judged:x") is None
-        await store.write(noting(replace(fact("f1", of="demo", score=1), known_as="judged:x")))
-        await store.write(noting(replace(fact("f2", of="other", score=2), known_as="judged:x"), of="other"))
-        await store.write(noting(replace(fact("f3", score=3), known_as="judged:y"), fact("f4", of="demo")))
+        await store.write(
+            noting(replace(fact("f1", of="other", score=1), known_as=("judged:x", "judged:y")), of="other")
+        )
+        await store.write(noting(replace(fact("f2", of="demo", score=2), known_as=("judged:x", "judged:z"))))
+        await store.write(noting(replace(fact("f3", score=3), known_as=("judged:alone",)), fact("f4", of="demo")))
         found = await store.known("judged:x")
+        assert found == await store.known("judged:y")
         assert found == (await store.events(Query(conversation=conversation("other").id, kinds=("test.",))))[0]
-        assert (found.id, found.body) == ("f2", {"score": 2})
-        alone = await store.known("judged:y")
+        assert (found.id, found.body) == ("f1", {"score": 1})
+        later, alone = await store.known("judged:z"), await store.known("judged:alone")
+        assert later is not None
         assert alone is not None
-        assert (alone.id, alone.conversation) == ("f3", None)
+        assert (later.id, alone.id, alone.conversation) == ("f2", "f3", None)
         assert await store.known("judged:") is None
 
     async def test_a_fact_that_is_dropped_is_known_as_nothing(self, store: Archive) -> None:
         """A second fact of one id is not written, whatever it would be known as."""
-        await store.write(noting(replace(fact("f1", n=1), known_as="one")))
-        await store.write(noting(replace(fact("f1", n=2), known_as="two")))
+        await store.write(noting(replace(fact("f1", n=1), known_as=("one",))))
+        await store.write(noting(replace(fact("f1", n=2), known_as=("two",))))
         first = await store.known("one")
         assert first is not None
         assert (first.body, await store.known("two")) == ({"n": 1}, None)

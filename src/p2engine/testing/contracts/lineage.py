@@ -172,3 +172,26 @@ class LineageContract:
         assert _texts(await _next(commits)) == ["more"]
         await store.aclose()
         assert [news async for news in commits if not isinstance(news, str)] == []
+
+    async def test_who_waits_for_an_answer_may_follow_answers_alone(self, store: Archive) -> None:
+        """Whoever asks for answers is given each commit that may be one, in order; what stands between may be left out.
+
+        Where something was left out, the commit stands where it belongs all the same.
+        """
+        await store.write(opening())
+        news = store.follow(ref("demo"), since=2, answers=True)
+        answers: list[Placed] = []
+        for writes in ([answering()], [asking(head=4), answering(head=6)]):
+            hearing = asyncio.ensure_future(_answers(news))
+            await asyncio.sleep(0)
+            for batch in writes:
+                await store.write(batch)
+            answers += await hearing
+        assert [placed.seq for placed in answers] == [2, 6]
+
+
+async def _answers(news: AsyncIterator[Sequence[Placed] | str]) -> Sequence[Placed]:
+    """The next commits that may answer, past all else."""
+    while True:
+        if found := [placed for placed in await _next(news) if placed.commit.may_answer]:
+            return found

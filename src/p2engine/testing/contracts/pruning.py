@@ -110,16 +110,15 @@ class RetentionContract:
         """Nothing is found by it, until another fact has the name."""
         await _rest(store)
         await _rest(store, "other")
-        await store.write(noting(replace(fact("one", of="demo"), known_as="both")))
-        await store.write(noting(replace(fact("two", of="demo"), known_as="mine")))
-        await store.write(noting(replace(fact("three", of="other"), known_as="both"), of="other"))
+        await store.write(noting(replace(fact("one", of="other"), known_as=("theirs",)), of="other"))
+        await store.write(noting(replace(fact("two", of="demo"), known_as=("mine", "theirs"))))
         assert await store.known("mine") is not None
         await store.prune(await pruning(store))
         assert await store.known("mine") is None
-        stays = await store.known("both")
+        stays = await store.known("theirs")
         assert stays is not None
-        assert stays.id == "three"
-        await store.write(noting(replace(fact("four", of="other"), known_as="mine"), of="other"))
+        assert stays.id == "one"
+        await store.write(noting(replace(fact("four", of="other"), known_as=("mine",)), of="other"))
         found = await store.known("mine")
         assert found is not None
         assert found.id == "four"
