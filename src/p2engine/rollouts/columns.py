@@ -9,12 +9,24 @@ from collections.abc import Callable, Sequence
 from itertools import chain, compress
 from typing import Final, NamedTuple
 
+from p2engine.domain.setup import Spent
 from p2engine.rollouts.results import TrialResult
+
+
+def _usd(*parts: Spent) -> float | None:
+    """Together; None where any is not known."""
+    total = 0.0
+    for part in parts:
+        if part.unpriced:
+            return None
+        total += part.usd
+    return total
+
 
 MEASURES: Final[dict[str, Callable[[TrialResult], float | None]]] = {
     "tokens": lambda row: row.spent.tokens + row.judged.tokens + row.saved.tokens,
-    "cost_usd": lambda row: row.price.cost_usd,
-    "judge_cost_usd": lambda row: row.judged.plus(row.saved).cost_usd,
+    "cost_usd": lambda row: _usd(row.spent, row.judged, row.saved),
+    "judge_cost_usd": lambda row: _usd(row.judged, row.saved),
     "duration_s": lambda row: None if row.resumed else row.duration_s,
     "steps": lambda row: row.steps,
     "artifacts": lambda row: row.artifacts,

@@ -58,10 +58,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def spent(self) -> Spent:
         """By all trials and judges together, attempts that were cut off included."""
-        total = Spent()
+        total = nothing = Spent()
         for cost in (
             *(team.whole.cost for team in self.teams),
-            *(row.lost for row in self.rows if row.lost != Spent()),
+            *(row.lost for row in self.rows if row.lost != nothing),
         ):
             total = total.plus(cost)
         return total
