@@ -95,13 +95,15 @@ async def reach(settings: Settings, known: "RedisServer | None" = None) -> None:
     if settings.dispatch == "inline":
         return
     from p2engine.dispatch.celery import kinds_of, queues_of
+    from p2engine.limits import BUSY_WAIT_S
     from p2engine.stores.redis_keys import check_kinds
     from p2engine.stores.redis_server import RedisServer
 
     kinds = kinds_of(queues_of(settings.celery.queues))
     server = known or RedisServer(settings.redis_address)
     try:
-        await server.patiently(lambda: check_kinds(server, kinds), wait_s=0)
+        wait_s = 0.0 if known is None else BUSY_WAIT_S  # one that was there a moment ago may be back in another
+        await server.patiently(lambda: check_kinds(server, kinds), wait_s=wait_s)
     finally:
         if server is not known:
             await server.aclose()
